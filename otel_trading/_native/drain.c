@@ -1,0 +1,448 @@
+#include "drain.h"
+
+#include "ring.h"
+
+#include <errno.h>
+#include <math.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#if defined(__linux__)
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+struct ot_drain ot_drain = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static uint64_t ns_per_tick_bits; /* a double; stored by the drain, loaded by the hot path */
+
+double
+ot_drain_ns_per_tick(void)
+{
+    uint64_t bits = OT_LOAD(&ns_per_tick_bits);
+    double d;
+    memcpy(&d, &bits, sizeof d);
+    return d;
+}
+
+static uint64_t
+thread_cpu_ns(void)
+{
+    return ot_nanoseconds(CLOCK_THREAD_CPUTIME_ID);
+}
+
+/* ---- one pass ---- */
+
+static void
+calibrate(void)
+{
+    struct ot_control *c = ot_rec.control;
+    ot_clock_calibrate(&ot_drain.calibration);
+    uint64_t bits;
+    memcpy(&bits, &ot_drain.calibration.ns_per_tick, sizeof bits);
+    OT_STORE(&ns_per_tick_bits, bits);
+    uint64_t seq = c->calibration;
+    OT_STORE(&c->calibration, seq + 1);
+    OT_FENCE_RELEASE();
+    OT_STORE(&c->anchor_ticks, ot_drain.calibration.anchor.ticks);
+    OT_STORE(&c->anchor_unix_ns, ot_drain.calibration.anchor.unix_ns);
+    OT_STORE(&c->anchor_mono_ns, ot_drain.calibration.anchor.mono_ns);
+    OT_STORE(&c->ns_per_tick, bits);
+    OT_STORE_RELEASE(&c->calibration, seq + 2);
+}
+
+static void
+tick_all(struct ot_aggregate **list, uint32_t count, uint64_t second)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        if (list[i] != NULL)
+            ot_aggregate_tick(list[i], second);
+    }
+}
+
+/* End the seconds that have gone by; after a minute without a pass all windows are empty anyway. */
+static void
+rotate(void)
+{
+    uint64_t now = ot_drain.calibration.anchor.mono_ns / 1000000000ULL;
+    for (int guard = 0; ot_drain.second < now && guard < 70; guard++, ot_drain.second++) {
+        tick_all(ot_drain.probes, OT_MAX_PROBES, ot_drain.second);
+        tick_all(ot_drain.instruments, OT_MAX_INSTRUMENTS, ot_drain.second);
+    }
+    ot_drain.second = now;
+}
+
+static struct ot_aggregate *
+aggregate_of(struct ot_aggregate **place)
+{
+    if (OT_UNLIKELY(*place == NULL))
+        *place = ot_aggregate_new();
+    return *place;
+}
+
+static void
+remember(struct ot_aggregate *a, const struct ot_slot *s, double value)
+{
+    if (s->span_id == 0)
+        return;
+    struct ot_exemplar e = {value, s->trace_hi, s->trace_lo, s->span_id, ot_unix_ns(&ot_drain.calibration, s->end)};
+    ot_aggregate_exemplar(a, &e);
+}
+
+/* Whether the trace of a record goes to the exporters, if there are any. */
+static inline bool
+sampled(const struct ot_slot *s)
+{
+    return !(s->flags & OT_FLAG_UNSAMPLED) && (OT_LOAD(&ot_rec.control->switches) & OT_SWITCH_EXPORT) &&
+           (s->trace_lo & OT_RANDOM_MASK) >= OT_LOAD(&ot_rec.control->threshold);
+}
+
+static void
+handle_value(const struct ot_slot *s)
+{
+    if (s->probe >= ot_rec.header->instrument_count || s->probe >= OT_MAX_INSTRUMENTS)
+        return;
+    struct ot_aggregate *a = aggregate_of(&ot_drain.instruments[s->probe]);
+    double value;
+    memcpy(&value, &s->value[0], sizeof value);
+    if (a == NULL || !isfinite(value))
+        return;
+    ot_aggregate_add(a, value);
+    if (sampled(s))
+        remember(a, s, value);
+}
+
+static void
+handle_span(const struct ot_slot *s, struct ot_writer *w)
+{
+    bool keep = sampled(s);
+    if (OT_LIKELY(s->probe < OT_MAX_PROBES)) {
+        struct ot_aggregate *a = aggregate_of(&ot_drain.probes[s->probe]);
+        if (OT_LIKELY(a != NULL)) {
+            int64_t ticks = (int64_t)(s->end - s->start);
+            double ns = ticks > 0 ? (double)ticks * ot_drain.calibration.ns_per_tick : 0;
+            uint64_t sla = ot_rec.probes[s->probe].sla_ns;
+            ot_aggregate_add(a, ns * 1e-9);
+            a->errors += s->status == OT_STATUS_ERROR;
+            a->sla_breaches += sla != 0 && ns > (double)sla;
+            if (keep)
+                remember(a, s, ns * 1e-9);
+        }
+    }
+    unsigned tier = s->tier % OT_TIERS;
+    if (!keep || ot_drain.kept_limit == 0)
+        ot_drain.settled.sampled_out[tier]++;
+    else if (!ot_kept_push(s, w))
+        ot_drain.settled.refused[tier]++;
+}
+
+static uint64_t
+drain_ring(struct ot_writer *w)
+{
+    struct ot_ring *r = w->ring;
+    uint64_t head, recorded[OT_TIERS], values, drained[OT_TIERS], capacity = w->mask + 1;
+    bool consistent = ot_ring_look(r, &head, recorded, &values);
+    uint64_t tail = r->tail, backlog = head - tail, values_drained = r->values_drained;
+    if (backlog == 0)
+        return 0;
+    memcpy(drained, r->drained, sizeof drained);
+    if (backlog > r->backlog_max)
+        OT_STORE(&r->backlog_max, backlog);
+    uint64_t n = backlog > capacity ? head - capacity : tail;
+    for (; n < head; n++) {
+        struct ot_slot s;
+        const struct ot_slot *slot = &w->slots[n & w->mask];
+        __builtin_prefetch(slot + 4);
+        if (!ot_slot_copy(slot, n, &s))
+            continue;
+        if (s.state == OT_SLOT_VALUE) {
+            handle_value(&s);
+            values_drained++;
+        }
+        else {
+            handle_span(&s, w);
+            drained[s.tier % OT_TIERS]++;
+        }
+    }
+    for (int t = 0; t < OT_TIERS; t++)
+        OT_STORE(&r->drained[t], drained[t]);
+    OT_STORE(&r->values_drained, values_drained);
+    OT_STORE_RELEASE(&r->tail, head);
+    if (consistent) { /* what was written and not read is gone; else the next pass finds out */
+        for (int t = 0; t < OT_TIERS; t++)
+            w->overwritten[t] = recorded[t] - drained[t];
+        w->values_overwritten = values - values_drained;
+    }
+    return backlog;
+}
+
+static void
+publish(void)
+{
+    struct ot_accounts *a = ot_rec.accounts;
+    uint64_t overwritten[OT_TIERS] = {0}, drained[OT_TIERS] = {0}, values_overwritten = 0, values_drained = 0;
+    uint32_t rings = OT_LOAD_ACQUIRE(&ot_rec.header->ring_count);
+    for (uint32_t i = 0; i < rings && i < OT_MAX_RINGS; i++) {
+        for (int t = 0; t < OT_TIERS; t++) {
+            overwritten[t] += ot_writers[i].overwritten[t];
+            drained[t] += ot_writers[i].ring->drained[t];
+        }
+        values_overwritten += ot_writers[i].values_overwritten;
+        values_drained += ot_writers[i].ring->values_drained;
+    }
+    for (int t = 0; t < OT_TIERS; t++) {
+        ot_drain.settled.overwritten[t] = overwritten[t];
+        OT_STORE(&a->exported[t], ot_drain.settled.exported[t]);
+        OT_STORE(&a->sampled_out[t], ot_drain.settled.sampled_out[t]);
+        OT_STORE(&a->overwritten[t], overwritten[t]);
+        OT_STORE(&a->refused[t], ot_drain.settled.refused[t]);
+        OT_STORE(&a->drained[t], drained[t]);
+    }
+    ot_drain.values_drained = values_drained;
+    ot_drain.values_overwritten = values_overwritten;
+    OT_STORE(&a->values_drained, values_drained);
+    OT_STORE(&a->values_overwritten, values_overwritten);
+    OT_STORE(&a->text_overwritten, ot_drain.text_overwritten);
+}
+
+uint64_t
+ot_drain_pass(void)
+{
+    if (!ot_drain.open)
+        return 0;
+    uint64_t began = thread_cpu_ns(), handled = 0;
+    calibrate();
+    rotate();
+    uint32_t rings = OT_LOAD_ACQUIRE(&ot_rec.header->ring_count);
+    for (uint32_t i = 0; i < rings && i < OT_MAX_RINGS; i++)
+        handled += drain_ring(&ot_writers[i]);
+    publish();
+    ot_drain.passes++;
+    ot_drain.cpu_ns += thread_cpu_ns() - began;
+    OT_STORE(&ot_rec.control->passes, ot_drain.passes);
+    OT_STORE(&ot_rec.control->drain_cpu_ns, ot_drain.cpu_ns);
+    OT_STORE_RELEASE(&ot_rec.control->heartbeat, ot_ticks());
+    return handled;
+}
+
+void
+ot_drain_look(void)
+{
+    if (!ot_drain.open)
+        return;
+    uint64_t total[OT_TIERS] = {0};
+    uint32_t rings = OT_LOAD_ACQUIRE(&ot_rec.header->ring_count);
+    for (uint32_t i = 0; i < rings && i < OT_MAX_RINGS; i++) {
+        for (int t = 0; t < OT_TIERS; t++)
+            total[t] += OT_LOAD(&ot_rec.rings[i].recorded[t]);
+    }
+    memcpy(ot_drain.settled.recorded, total, sizeof total);
+}
+
+/* ---- the thread ---- */
+
+/* Never in the way of the thread that trades: lowest weight, and a waking trader is not held up by it. */
+static void
+be_modest(void)
+{
+#if defined(__linux__)
+    struct sched_param none = {0};
+    (void)prctl(PR_SET_NAME, "otel-drain");
+    (void)sched_setscheduler(0, SCHED_BATCH, &none);
+    (void)setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), 19);
+#endif
+}
+
+static void *
+run(void *Py_UNUSED(argument))
+{
+    be_modest();
+    pthread_mutex_lock(&ot_drain.lock);
+    while (!ot_drain.stopping) {
+        uint64_t handled = ot_drain_pass();
+        /* a quarter of the ring in one period: come sooner */
+        uint64_t wait_ms = handled > ot_rec.settings.main_slots / 4 ? ot_drain.period_ms / 10 + 1 : ot_drain.period_ms;
+        struct timespec until;
+        clock_gettime(CLOCK_MONOTONIC, &until);
+        until.tv_nsec += (long)(wait_ms % 1000) * 1000000L;
+        until.tv_sec += (time_t)(wait_ms / 1000) + until.tv_nsec / 1000000000L;
+        until.tv_nsec %= 1000000000L;
+        while (!ot_drain.stopping && pthread_cond_timedwait(&ot_drain.wake, &ot_drain.lock, &until) != ETIMEDOUT)
+            ;
+    }
+    pthread_mutex_unlock(&ot_drain.lock);
+    return NULL;
+}
+
+static void
+make_condition(void)
+{
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+#if !defined(__APPLE__)
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+#endif
+    pthread_cond_init(&ot_drain.wake, &attributes);
+    pthread_condattr_destroy(&attributes);
+}
+
+void
+ot_drain_lock(void)
+{
+    if (pthread_mutex_trylock(&ot_drain.lock) == 0)
+        return;
+    Py_BEGIN_ALLOW_THREADS pthread_mutex_lock(&ot_drain.lock);
+    Py_END_ALLOW_THREADS
+}
+
+void
+ot_drain_unlock(void)
+{
+    pthread_mutex_unlock(&ot_drain.lock);
+}
+
+PyObject *
+ot_drain_start(PyObject *Py_UNUSED(module), PyObject *period)
+{
+    unsigned long ms = PyLong_AsUnsignedLong(period);
+    if (PyErr_Occurred())
+        return NULL;
+    if (ms < 1 || ms > 60000) {
+        PyErr_SetString(PyExc_ValueError, "the period is 1 to 60000 ms");
+        return NULL;
+    }
+    ot_drain_lock();
+    ot_drain.period_ms = ms;
+    int error = 0;
+    if (!ot_drain.running) {
+        ot_drain.stopping = false;
+        /* signals are the application's: none is handled in this thread */
+        sigset_t all, before;
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, &before);
+        error = pthread_create(&ot_drain.thread, NULL, run, NULL);
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        ot_drain.running = error == 0;
+    }
+    ot_drain_unlock();
+    if (error != 0) {
+        errno = error;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    Py_RETURN_NONE;
+}
+
+static void
+stop_thread(void)
+{
+    ot_drain_lock();
+    bool running = ot_drain.running;
+    ot_drain.running = false;
+    ot_drain.stopping = true;
+    pthread_cond_broadcast(&ot_drain.wake);
+    ot_drain_unlock();
+    if (running) {
+        Py_BEGIN_ALLOW_THREADS pthread_join(ot_drain.thread, NULL); /* at most one pass away */
+        Py_END_ALLOW_THREADS
+    }
+}
+
+PyObject *
+ot_drain_stop(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(timeout))
+{
+    stop_thread();
+    Py_RETURN_TRUE;
+}
+
+PyObject *
+ot_drain_now(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+    uint64_t handled;
+    Py_BEGIN_ALLOW_THREADS pthread_mutex_lock(&ot_drain.lock);
+    handled = ot_drain_pass();
+    pthread_mutex_unlock(&ot_drain.lock);
+    Py_END_ALLOW_THREADS return PyLong_FromUnsignedLongLong(handled);
+}
+
+/* ---- life ---- */
+
+int
+ot_drain_start_module(void)
+{
+    ot_histogram_start();
+    make_condition();
+    return 0;
+}
+
+static void
+forget(void)
+{
+    for (int i = 0; i < OT_MAX_PROBES; i++) {
+        ot_aggregate_free(ot_drain.probes[i]);
+        ot_drain.probes[i] = NULL;
+    }
+    for (int i = 0; i < OT_MAX_INSTRUMENTS; i++) {
+        ot_aggregate_free(ot_drain.instruments[i]);
+        ot_drain.instruments[i] = NULL;
+    }
+    free(ot_drain.last_instruments);
+    ot_drain.last_instruments = NULL;
+    ot_drain.last_instrument_count = 0;
+    ot_kept_clear();
+    memset(&ot_drain.settled, 0, sizeof ot_drain.settled);
+    ot_drain.values_drained = ot_drain.values_overwritten = ot_drain.text_overwritten = 0;
+    ot_drain.passes = ot_drain.cpu_ns = 0;
+    ot_drain.kept_limit = 0;
+}
+
+void
+ot_drain_open(void)
+{
+    ot_drain_lock();
+    forget();
+    ot_drain.open = true;
+    ot_drain.start_unix_ns = ot_rec.opened_unix_ns;
+    calibrate();
+    ot_drain.second = ot_drain.calibration.anchor.mono_ns / 1000000000ULL;
+    ot_drain_unlock();
+}
+
+void
+ot_drain_close(void)
+{
+    stop_thread();
+    ot_drain_lock();
+    (void)ot_drain_pass();
+    ot_drain_look();
+    /* what was kept and never taken is lost to the exporters, and so accounted for */
+    while (ot_drain.kept_count > 0) {
+        struct ot_kept *k = &ot_drain.kept[ot_drain.kept_first];
+        ot_drain.settled.refused[k->slot.tier % OT_TIERS]++;
+        free(k->blocks);
+        ot_drain.kept_first = (ot_drain.kept_first + 1) % ot_drain.kept_room;
+        ot_drain.kept_count--;
+    }
+    publish();
+    uint32_t count = ot_rec.header->instrument_count;
+    ot_drain.last_instruments = malloc(sizeof *ot_drain.last_instruments * (count + 1));
+    if (ot_drain.last_instruments != NULL) {
+        memcpy(ot_drain.last_instruments, ot_rec.instruments, sizeof *ot_drain.last_instruments * count);
+        ot_drain.last_instrument_count = count;
+    }
+    ot_drain.open = false;
+    ot_drain_unlock();
+}
+
+void
+ot_drain_forked(void)
+{
+    /* whatever another thread of the parent was doing with it, here it is ours alone */
+    pthread_mutex_init(&ot_drain.lock, NULL);
+    make_condition();
+    ot_drain.running = false;
+    ot_drain.open = false;
+    forget();
+}

@@ -1,0 +1,83 @@
+/* The embedded drain: reads this process's segment, feeds the aggregates, decides which spans are kept. */
+#ifndef OTEL_TRADING_DRAIN_H
+#define OTEL_TRADING_DRAIN_H
+
+#include <pthread.h>
+
+#include "aggregate.h"
+#include "recorder.h"
+
+/* A span that goes to the exporters. */
+struct ot_kept {
+    struct ot_slot slot;
+    uint64_t start_ns;
+    uint64_t end_ns;
+    uint8_t *blocks; /* owned: its arena blocks, newest first, each a struct ot_block and its payload padded to 8 */
+    uint32_t block_bytes;
+};
+
+/* Counts that only the drain changes. */
+struct ot_settled {
+    uint64_t exported[OT_TIERS];
+    uint64_t sampled_out[OT_TIERS];
+    uint64_t overwritten[OT_TIERS];
+    uint64_t refused[OT_TIERS];
+    uint64_t recorded[OT_TIERS]; /* by the writers, as of the last look */
+};
+
+/* Everything below `lock` is used with it held; it is never taken while the GIL is held and waited for. */
+struct ot_drain {
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    pthread_t thread;
+    bool running;
+    bool stopping;
+    bool open; /* a segment is there to be drained */
+    uint64_t period_ms;
+    uint64_t passes;
+    uint64_t cpu_ns;
+    uint64_t start_unix_ns;
+    uint64_t second; /* number of the unfinished second */
+    struct ot_calibration calibration;
+    struct ot_settled settled;
+    uint64_t values_drained;
+    uint64_t values_overwritten;
+    uint64_t text_overwritten;
+    struct ot_aggregate *probes[OT_MAX_PROBES];           /* owned */
+    struct ot_aggregate *instruments[OT_MAX_INSTRUMENTS]; /* owned */
+    struct ot_instrument *last_instruments;               /* owned: their table as it was at close */
+    uint32_t last_instrument_count;
+    struct ot_kept *kept; /* owned: a ring of kept_room */
+    uint32_t kept_room;
+    uint32_t kept_first;
+    uint32_t kept_count;
+    uint32_t kept_limit; /* 0: nobody takes spans */
+};
+
+extern struct ot_drain ot_drain;
+
+int ot_drain_start_module(void); /* once, at import */
+void ot_drain_open(void);        /* the segment is laid out; GIL held */
+void ot_drain_close(void);       /* GIL held; the thread is stopped, the last pass made */
+void ot_drain_forked(void);      /* in the child */
+double ot_drain_ns_per_tick(void);
+
+void ot_drain_lock(void); /* with the GIL held; gives it up meanwhile */
+void ot_drain_unlock(void);
+uint64_t ot_drain_pass(void); /* with the lock held; records handled */
+void ot_drain_look(void);     /* with the lock held: settled.recorded from the rings */
+
+/* kept.c, with the lock held */
+bool ot_kept_push(const struct ot_slot *slot, struct ot_writer *w); /* false: the queue is full */
+void ot_kept_clear(void);
+
+PyObject *ot_drain_start(PyObject *module, PyObject *period);
+PyObject *ot_drain_stop(PyObject *module, PyObject *timeout);
+PyObject *ot_drain_now(PyObject *module, PyObject *ignored);
+PyObject *ot_keep(PyObject *module, PyObject *capacity);
+PyObject *ot_take(PyObject *module, PyObject *limit);
+PyObject *ot_settle(PyObject *module, PyObject *args);
+PyObject *ot_accounts(PyObject *module, PyObject *ignored);
+PyObject *ot_snapshot(PyObject *module, PyObject *ignored);
+
+#endif

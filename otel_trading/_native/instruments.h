@@ -1,0 +1,22 @@
+/* Counters, gauges and histograms. */
+#ifndef OTEL_TRADING_INSTRUMENTS_H
+#define OTEL_TRADING_INSTRUMENTS_H
+
+#include "recorder.h"
+
+typedef struct {
+    PyObject_HEAD PyObject *name; /* owned str, as are the next three */
+    PyObject *unit;
+    PyObject *description;
+    PyObject *attributes; /* JSON object, or "" */
+    int32_t id;           /* -1: the table was full; inert */
+    uint8_t kind;         /* OT_INSTRUMENT_* */
+    uint8_t tier;
+} ot_instrument_object;
+
+int ot_instruments_start(PyObject *module); /* once, at import */
+
+/* gc.callbacks: the pause of each collection */
+PyObject *ot_gc_callback(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
+
+#endif

@@ -1,0 +1,72 @@
+#include "drain.h"
+#include "instruments.h"
+#include "names.h"
+#include "probe.h"
+#include "reader.h"
+#include "span.h"
+
+static PyMethodDef methods[] = {
+    {"traced", ot_traced, METH_VARARGS, NULL},
+    {"current", ot_current, METH_NOARGS, NULL},
+    {"remote", ot_remote, METH_VARARGS, NULL},
+    {"open", ot_open, METH_VARARGS, NULL},
+    {"close", ot_close, METH_NOARGS, NULL},
+    {"is_open", ot_is_open, METH_NOARGS, NULL},
+    {"interrupt_open", ot_interrupt_open, METH_VARARGS, NULL},
+    {"forked", ot_forked, METH_O, NULL},
+    {"gc_callback", (PyCFunction)(void (*)(void))ot_gc_callback, METH_FASTCALL, NULL},
+    {"fault", ot_fault_py, METH_NOARGS, NULL},
+    {"drain_start", ot_drain_start, METH_O, NULL},
+    {"drain_stop", ot_drain_stop, METH_O, NULL},
+    {"drain", ot_drain_now, METH_NOARGS, NULL},
+    {"keep", ot_keep, METH_O, NULL},
+    {"take", ot_take, METH_O, NULL},
+    {"settle", ot_settle, METH_VARARGS, NULL},
+    {"accounts", ot_accounts, METH_NOARGS, NULL},
+    {"snapshot", ot_snapshot, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static int
+start(PyObject *module)
+{
+    static bool started;
+    if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
+        PyErr_SetString(PyExc_ImportError,
+                        "otel_trading: the recorder is one a process and runs in the main interpreter only; "
+                        "import it there, or run the subinterpreter's work in a process of its own");
+        return -1;
+    }
+    if (started) {
+        PyErr_SetString(PyExc_ImportError, "otel_trading: the native recorder can be loaded only once in a process");
+        return -1;
+    }
+    if (ot_recorder_start() < 0 || ot_spans_start(module) < 0 || ot_probes_start(module) < 0 ||
+        ot_traced_start(module) < 0 || ot_instruments_start(module) < 0 || ot_reader_start(module) < 0 ||
+        PyModule_AddStringConstant(module, "BACKEND", "native") < 0)
+        return -1;
+    started = true;
+    return 0;
+}
+
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, (void *)start},
+#if PY_VERSION_HEX >= 0x030c0000
+    {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
+#endif
+    {0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "otel_trading._native",
+    .m_doc = "The C recorder, drain and reader; see _native.pyi.",
+    .m_methods = methods,
+    .m_slots = slots,
+};
+
+PyMODINIT_FUNC
+PyInit__native(void)
+{
+    return PyModuleDef_Init(&definition);
+}

@@ -1,0 +1,27 @@
+/* The name table, and the tables of probes and instruments that refer to it. */
+#ifndef OTEL_TRADING_NAMES_H
+#define OTEL_TRADING_NAMES_H
+
+#include "recorder.h"
+
+#define OT_SHORT_TEXT 64 /* bytes up to which an attribute's string is interned */
+
+/* Id of a name; OT_NAME_OTHER, counted, where the table is full.  Needs an open segment.  `text` is a str. */
+uint32_t ot_name_id(PyObject *text);
+/* The same, but OT_NAME_NONE and not counted where the table is full or `text` too long to be worth it. */
+uint32_t ot_value_id(PyObject *text);
+/* The str of an id of the present (or, after close, the last) segment; borrowed; "other" for an unknown one. */
+PyObject *ot_name_text(uint32_t id);
+
+int ot_names_start(void); /* once, at import */
+int ot_names_open(void);  /* a new segment: fill its tables with what is registered; -1 with an exception set */
+
+/* Probes and instruments live as long as the process; ids are positions in these lists. */
+int ot_probe_register(PyObject *probe); /* id; -1 with an exception set */
+PyObject *ot_probe_at(uint32_t id);     /* borrowed, or NULL */
+uint32_t ot_probe_total(void);
+int ot_instrument_register(PyObject *instrument); /* id, or -1: no room, no exception */
+PyObject *ot_instrument_at(uint32_t id);
+uint32_t ot_instrument_total(void);
+
+#endif

@@ -1,0 +1,543 @@
+/* Everything is fetched with pread into buffers of fixed size, so a file that shrinks gives a short read
+ * and never a signal; every offset and count is checked against the file's size first. */
+#include "reader.h"
+
+#include <errno.h>
+#include <math.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "entry.h"
+#include "spanstate.h"
+
+#define BATCH 128
+#define NAMES_TOTAL (2U << 20) /* bytes of names believed in; a real table has half of it */
+
+struct ring_place {
+    uint64_t next; /* first record not yet read */
+};
+
+typedef struct {
+    PyObject_HEAD int fd;  /* owned; -1 = closed */
+    uint64_t bytes;        /* of the file, by the last fstat */
+    struct ot_header head; /* as of the last refresh; geometry checked */
+    struct ot_calibration calibration;
+    struct ring_place rings[OT_MAX_RINGS];
+    PyObject *names; /* owned dict: id → str */
+    size_t name_bytes;
+    uint64_t missed;
+    uint64_t torn;
+} ot_reader;
+
+/* ---- fetching ---- */
+
+static bool
+fetch(const ot_reader *r, uint64_t offset, void *to, size_t bytes)
+{
+    if (r->fd < 0 || offset > r->bytes || bytes > r->bytes - offset)
+        return false;
+    for (size_t done = 0; done < bytes;) {
+        ssize_t n = pread(r->fd, (char *)to + done, bytes - done, (off_t)(offset + done));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return false;
+        done += (size_t)n;
+    }
+    return true;
+}
+
+static void
+refresh_size(ot_reader *r)
+{
+    struct stat st;
+    r->bytes = r->fd >= 0 && fstat(r->fd, &st) == 0 && st.st_size > 0 ? (uint64_t)st.st_size : 0;
+}
+
+static bool
+refused(const char *text)
+{
+    PyErr_SetString(PyExc_ValueError, text);
+    return false;
+}
+
+static bool
+region(const ot_reader *r, const char *name, uint64_t offset, uint64_t bytes)
+{
+    if (offset % 8 != 0 || offset < OT_PAGE || bytes > r->bytes || offset > r->bytes - bytes) {
+        PyErr_Format(PyExc_ValueError, "truncated: the %s lie outside the file (%llu bytes)", name,
+                     (unsigned long long)r->bytes);
+        return false;
+    }
+    return true;
+}
+
+static bool
+check_header(const ot_reader *r)
+{
+    const struct ot_header *h = &r->head;
+    if (h->header_bytes != sizeof *h)
+        return refused("damaged: the header has another size than its version says");
+    if (h->max_rings > OT_MAX_RINGS || h->max_probes > OT_MAX_PROBES || h->max_instruments > OT_MAX_INSTRUMENTS ||
+        h->max_names > 65535 || h->resource_bytes > OT_RESOURCE_BYTES)
+        return refused("damaged: a table is larger than the format allows");
+    return region(r, "control page", h->control_offset, sizeof(struct ot_control)) &&
+           region(r, "accounts", h->accounts_offset, sizeof(struct ot_accounts)) &&
+           region(r, "ring headers", h->rings_offset, sizeof(struct ot_ring) * h->max_rings) &&
+           region(r, "probes", h->probes_offset, sizeof(struct ot_probe) * h->max_probes) &&
+           region(r, "instruments", h->instruments_offset, sizeof(struct ot_instrument) * h->max_instruments) &&
+           region(r, "names", h->names_offset, sizeof(struct ot_name) * h->max_names) &&
+           region(r, "texts", h->text_offset, h->text_bytes);
+}
+
+static bool
+attach(ot_reader *r)
+{
+    refresh_size(r);
+    uint64_t magic = 0;
+    if (r->bytes < sizeof magic || !fetch(r, 0, &magic, sizeof magic) || magic != OT_MAGIC)
+        return refused("foreign: not a segment of otel-trading");
+    if (!fetch(r, 0, &r->head, sizeof r->head))
+        return refused("truncated: the file ends within the header");
+    if (r->head.version == 0)
+        return refused("damaged: the segment was never published; its process ended while it made it");
+    if (r->head.version != OT_VERSION) {
+        PyErr_Format(PyExc_ValueError, "version: the segment has format %u, this release reads format %d",
+                     (unsigned)r->head.version, OT_VERSION);
+        return false;
+    }
+    return check_header(r);
+}
+
+/* The counts that grow; whatever they say, the geometry stays what was checked. */
+static void
+refresh(ot_reader *r)
+{
+    struct ot_header now;
+    refresh_size(r);
+    if (!fetch(r, 0, &now, sizeof now))
+        return;
+    struct ot_header *h = &r->head;
+    h->ring_count = now.ring_count < h->max_rings ? now.ring_count : h->max_rings;
+    h->probe_count = now.probe_count < h->max_probes ? now.probe_count : h->max_probes;
+    h->instrument_count = now.instrument_count < h->max_instruments ? now.instrument_count : h->max_instruments;
+    h->name_count = now.name_count < h->max_names ? now.name_count : h->max_names;
+    h->names_refused = now.names_refused;
+    h->faults = now.faults;
+    h->closed = now.closed;
+
+    struct ot_control c;
+    for (int i = 0; i < 100 && fetch(r, h->control_offset, &c, sizeof c); i++) {
+        uint64_t again = 0;
+        if (c.calibration % 2 == 0 &&
+            fetch(r, h->control_offset + offsetof(struct ot_control, calibration), &again, sizeof again) &&
+            again == c.calibration) {
+            r->calibration.anchor = (struct ot_moment){c.anchor_ticks, c.anchor_mono_ns, c.anchor_unix_ns};
+            memcpy(&r->calibration.ns_per_tick, &c.ns_per_tick, sizeof c.ns_per_tick);
+            break;
+        }
+    }
+    if (!(r->calibration.ns_per_tick > 1e-6 && r->calibration.ns_per_tick < 1e6))
+        r->calibration.ns_per_tick = 1.0;
+    if (r->calibration.anchor.unix_ns > INT64_MAX / 2)
+        r->calibration.anchor.unix_ns = 0;
+}
+
+/* A ring's header, checked. */
+static bool
+ring_at(const ot_reader *r, uint32_t i, struct ot_ring *ring)
+{
+    if (!fetch(r, r->head.rings_offset + (uint64_t)i * sizeof *ring, ring, sizeof *ring))
+        return false;
+    uint64_t capacity = ring->capacity, arena = ring->arena_bytes;
+    if (capacity == 0 || (capacity & (capacity - 1)) != 0 || capacity > 1U << 24 || ring->open_capacity > 1U << 20 ||
+        arena == 0 || (arena & (arena - 1)) != 0 || arena > 1U << 30)
+        return false;
+    uint64_t slots = capacity * sizeof(struct ot_slot), open = (uint64_t)ring->open_capacity * sizeof(struct ot_slot);
+    return ring->slots_offset % 8 == 0 && slots <= r->bytes && ring->slots_offset <= r->bytes - slots &&
+           ring->open_offset % 8 == 0 && open <= r->bytes && ring->open_offset <= r->bytes - open &&
+           ring->arena_offset % 8 == 0 && arena <= r->bytes && ring->arena_offset <= r->bytes - arena;
+}
+
+static PyObject *
+name_of(void *context, uint32_t id)
+{
+    ot_reader *r = context;
+    PyObject *key = PyLong_FromUnsignedLong(id);
+    if (key == NULL)
+        return NULL;
+    PyObject *known = PyDict_GetItemWithError(r->names, key);
+    if (known != NULL || PyErr_Occurred()) {
+        Py_DECREF(key);
+        return Py_XNewRef(known);
+    }
+    struct ot_name entry;
+    char text[OT_NAME_BYTES];
+    PyObject *name = NULL;
+    bool stored = false;
+    if (id < r->head.name_count && r->name_bytes < NAMES_TOTAL &&
+        fetch(r, r->head.names_offset + (uint64_t)id * sizeof entry, &entry, sizeof entry) &&
+        entry.bytes <= sizeof text && entry.bytes <= r->head.text_bytes &&
+        entry.offset <= r->head.text_bytes - entry.bytes &&
+        fetch(r, r->head.text_offset + entry.offset, text, entry.bytes)) {
+        name = PyUnicode_DecodeUTF8(text, (Py_ssize_t)entry.bytes, "replace");
+        r->name_bytes += entry.bytes + 64;
+        stored = name != NULL && PyDict_SetItem(r->names, key, name) == 0;
+        if (!stored)
+            Py_CLEAR(name);
+    }
+    else {
+        name = PyUnicode_FromString("other");
+    }
+    Py_DECREF(key);
+    return name;
+}
+
+/* ---- spans ---- */
+
+/* A span's arena blocks, newest first, as ot_span_state wants them. */
+static size_t
+fetch_blocks(const ot_reader *r, uint32_t index, const struct ot_ring *ring, uint64_t newest, uint8_t *to, size_t room)
+{
+    size_t used = 0, ends[OT_MAX_ATTRIBUTES];
+    uint64_t positions[OT_MAX_ATTRIBUTES], at = newest;
+    unsigned n = 0;
+    while (at != 0 && n < OT_MAX_ATTRIBUTES) {
+        struct ot_block b;
+        uint64_t position = at - 1, offset = position & (ring->arena_bytes - 1);
+        if (offset + sizeof b > ring->arena_bytes || !fetch(r, ring->arena_offset + offset, &b, sizeof b))
+            break;
+        size_t whole = (sizeof b + (size_t)b.bytes + 7) & ~(size_t)7;
+        if (b.position != position || b.bytes > OT_TEXT_MAX || offset + sizeof b + b.bytes > ring->arena_bytes ||
+            whole > room - used || !fetch(r, ring->arena_offset + offset + sizeof b, to + used + sizeof b, b.bytes))
+            break;
+        memcpy(to + used, &b, sizeof b);
+        used += whole;
+        positions[n] = position;
+        ends[n++] = used;
+        if (b.previous >= at)
+            break;
+        at = b.previous;
+    }
+    /* what the writer has reached since may have been copied half new */
+    struct ot_ring now;
+    if (n == 0 || !fetch(r, r->head.rings_offset + (uint64_t)index * sizeof now, &now, sizeof now))
+        return 0;
+    unsigned good = 0;
+    while (good < n && now.arena_head - positions[good] <= ring->arena_bytes)
+        good++;
+    return good == 0 ? 0 : ends[good - 1];
+}
+
+static PyObject *
+state_of(ot_reader *r, uint32_t index, const struct ot_ring *ring, const struct ot_slot *s, bool open)
+{
+    enum { ROOM = 64 * 1024 };
+    static uint8_t blocks[ROOM]; /* under the GIL, and used up before it can be given away */
+    size_t bytes = 0;
+    if (s->extra && s->arena != 0)
+        bytes = fetch_blocks(r, index, ring, s->arena, blocks, ROOM);
+    PyObject *copy = bytes > 0 ? PyBytes_FromStringAndSize((const char *)blocks, (Py_ssize_t)bytes) : NULL;
+    if (bytes > 0 && copy == NULL)
+        return NULL;
+    PyObject *state =
+        ot_span_state(s, ot_unix_ns(&r->calibration, s->start), open ? 0 : ot_unix_ns(&r->calibration, s->end),
+                      copy != NULL ? (const uint8_t *)PyBytes_AS_STRING(copy) : NULL, bytes, name_of, r);
+    Py_XDECREF(copy);
+    return state;
+}
+
+/* Up to `limit` spans of one ring to `list`; 0, or -1 with an exception set. */
+static int
+read_ring(ot_reader *r, uint32_t index, Py_ssize_t limit, PyObject *list)
+{
+    struct ot_ring ring;
+    struct ot_slot batch[BATCH];
+    if (!ring_at(r, index, &ring))
+        return 0;
+    uint64_t *next = &r->rings[index].next, capacity = ring.capacity;
+    if (*next > ring.head)
+        return 0;
+    if (ring.head - *next > capacity) {
+        r->missed += ring.head - capacity - *next;
+        *next = ring.head - capacity;
+    }
+    while (*next < ring.head && PyList_GET_SIZE(list) < limit) {
+        uint64_t place = *next & (capacity - 1), count = ring.head - *next;
+        count = count < BATCH ? count : BATCH;
+        count = count < capacity - place ? count : capacity - place;
+        uint64_t left = (uint64_t)(limit - PyList_GET_SIZE(list));
+        count = count < left ? count : left;
+        struct ot_ring after;
+        if (!fetch(r, ring.slots_offset + place * sizeof *batch, batch, count * sizeof *batch))
+            return 0;
+        OT_FENCE_ACQUIRE();
+        if (!fetch(r, r->head.rings_offset + (uint64_t)index * sizeof after, &after, sizeof after))
+            return 0;
+        for (uint64_t i = 0; i < count; i++) {
+            uint64_t n = (*next)++;
+            /* the writer comes to a slot only when its head is a whole ring further */
+            if (after.head - n >= capacity && after.head >= n) {
+                r->missed++;
+                continue;
+            }
+            if (batch[i].seq != 2 * n + 2) {
+                r->torn++;
+                continue;
+            }
+            if (batch[i].state != OT_SLOT_SPAN)
+                continue;
+            PyObject *state = state_of(r, index, &ring, &batch[i], false);
+            int failed = state == NULL || PyList_Append(list, state) < 0;
+            Py_XDECREF(state);
+            if (failed)
+                return -1;
+        }
+    }
+    return 0;
+}
+
+static PyObject *
+reader_read(PyObject *self, PyObject *limit)
+{
+    ot_reader *r = (ot_reader *)self;
+    Py_ssize_t want = PyLong_AsSsize_t(limit);
+    if (want == -1 && PyErr_Occurred())
+        return NULL;
+    refresh(r);
+    PyObject *list = PyList_New(0);
+    for (uint32_t i = 0; list != NULL && i < r->head.ring_count && PyList_GET_SIZE(list) < want; i++) {
+        if (read_ring(r, i, want, list) < 0)
+            Py_CLEAR(list);
+    }
+    return list;
+}
+
+static int
+read_open(ot_reader *r, uint32_t index, PyObject *list)
+{
+    struct ot_ring ring;
+    struct ot_slot batch[BATCH], again[BATCH];
+    if (!ring_at(r, index, &ring))
+        return 0;
+    for (uint32_t at = 0; at < ring.open_capacity; at += BATCH) {
+        uint32_t count = ring.open_capacity - at < BATCH ? ring.open_capacity - at : BATCH;
+        uint64_t offset = ring.open_offset + (uint64_t)at * sizeof *batch;
+        if (!fetch(r, offset, batch, count * sizeof *batch) || !fetch(r, offset, again, count * sizeof *batch))
+            return 0;
+        for (uint32_t i = 0; i < count; i++) {
+            if (batch[i].state != OT_SLOT_OPEN || batch[i].seq % 2 != 0 || again[i].seq != batch[i].seq)
+                continue;
+            PyObject *state = state_of(r, index, &ring, &batch[i], true);
+            int failed = state == NULL || PyList_Append(list, state) < 0;
+            Py_XDECREF(state);
+            if (failed)
+                return -1;
+        }
+    }
+    return 0;
+}
+
+static PyObject *
+reader_open_spans(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    ot_reader *r = (ot_reader *)self;
+    refresh(r);
+    PyObject *list = PyList_New(0);
+    for (uint32_t i = 0; list != NULL && i < r->head.ring_count; i++) {
+        if (read_open(r, i, list) < 0)
+            Py_CLEAR(list);
+    }
+    return list;
+}
+
+static PyObject *
+reader_missed(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    const ot_reader *r = (const ot_reader *)self;
+    return Py_BuildValue("(KK)", (unsigned long long)r->missed, (unsigned long long)r->torn);
+}
+
+/* ---- tables ---- */
+
+/* Append, stealing; 0 or -1. */
+static int
+append(PyObject *list, PyObject *item)
+{
+    int result = item == NULL ? -1 : PyList_Append(list, item);
+    Py_XDECREF(item);
+    return result;
+}
+
+static PyObject *
+reader_probes(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    ot_reader *r = (ot_reader *)self;
+    refresh(r);
+    PyObject *list = PyList_New(0);
+    for (uint32_t i = 0; list != NULL && i < r->head.probe_count; i++) {
+        struct ot_probe p;
+        if (!fetch(r, r->head.probes_offset + (uint64_t)i * sizeof p, &p, sizeof p))
+            break;
+        PyObject *name = name_of(r, p.name);
+        if (name == NULL ||
+            append(list, Py_BuildValue("(OIKOI)", name, (unsigned)p.tier % OT_TIERS, (unsigned long long)p.sla_ns,
+                                       p.leaf ? Py_True : Py_False, (unsigned)p.kind)) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(name);
+    }
+    return list;
+}
+
+static PyObject *
+reader_accounts(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    ot_reader *r = (ot_reader *)self;
+    struct ot_accounts a = {0};
+    uint64_t recorded[OT_TIERS] = {0};
+    refresh(r);
+    (void)fetch(r, r->head.accounts_offset, &a, sizeof a);
+    for (uint32_t i = 0; i < r->head.ring_count; i++) {
+        struct ot_ring ring;
+        for (int t = 0; ring_at(r, i, &ring) && t < OT_TIERS; t++)
+            recorded[t] += ring.recorded[t];
+    }
+    PyObject *list = PyList_New(0);
+    for (int t = 0; list != NULL && t < OT_TIERS; t++) {
+        uint64_t settled = a.exported[t] + a.sampled_out[t] + a.overwritten[t] + a.refused[t];
+        if (append(list,
+                   Py_BuildValue("{sKsKsKsKsKsK}", "recorded", (unsigned long long)recorded[t], "exported",
+                                 (unsigned long long)a.exported[t], "sampled_out", (unsigned long long)a.sampled_out[t],
+                                 "overwritten", (unsigned long long)a.overwritten[t], "refused",
+                                 (unsigned long long)a.refused[t], "pending",
+                                 (unsigned long long)(recorded[t] > settled ? recorded[t] - settled : 0))) < 0)
+            Py_CLEAR(list);
+    }
+    return list;
+}
+
+static PyObject *
+rings_of(const ot_reader *r)
+{
+    PyObject *list = PyList_New(0);
+    for (uint32_t i = 0; list != NULL && i < r->head.ring_count; i++) {
+        struct ot_ring ring;
+        if (ring_at(r, i, &ring) &&
+            append(list, Py_BuildValue("{sKsIsKsKsKsK}", "thread_id", (unsigned long long)ring.thread_id, "capacity",
+                                       (unsigned)ring.capacity, "head", (unsigned long long)ring.head, "tail",
+                                       (unsigned long long)ring.tail, "backlog",
+                                       (unsigned long long)(ring.head > ring.tail ? ring.head - ring.tail : 0),
+                                       "backlog_max", (unsigned long long)ring.backlog_max)) < 0)
+            Py_CLEAR(list);
+    }
+    return list;
+}
+
+static PyObject *
+reader_info(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    ot_reader *r = (ot_reader *)self;
+    refresh(r);
+    const struct ot_header *h = &r->head;
+    struct ot_control c = {0};
+    (void)fetch(r, h->control_offset, &c, sizeof c);
+    double age = (double)(int64_t)(ot_ticks() - c.heartbeat) * r->calibration.ns_per_tick;
+    bool comparable = h->clock == (uint32_t)ot_clock_kind && c.heartbeat != 0 && age > 0 && age < 9e18;
+    char boot_id[40];
+    PyOS_snprintf(boot_id, sizeof boot_id, "%016llx%016llx", (unsigned long long)h->boot_id[0],
+                  (unsigned long long)h->boot_id[1]);
+    PyObject *rings = rings_of(r);
+    PyObject *resource = PyUnicode_DecodeUTF8((const char *)h->resource, (Py_ssize_t)h->resource_bytes, "replace");
+    PyObject *result = NULL;
+    static const char *const clocks[] = {"monotonic", "tsc", "cntvct"};
+    if (rings && resource)
+        result = Py_BuildValue(
+            "{sIsIsIsssssKsKsssOsOsOsKsKs(KKKK)sLsKsK}", "pid", (unsigned)h->pid, "uid", (unsigned)h->uid, "version",
+            (unsigned)h->version, "backend", h->backend == 1 ? "native" : "pure", "clock",
+            h->clock < 3 ? clocks[h->clock] : "unknown", "created_ns", (unsigned long long)h->created_ns,
+            "process_start", (unsigned long long)h->process_start, "boot_id", boot_id, "closed",
+            h->closed ? Py_True : Py_False, "resource", resource, "rings", rings, "switches",
+            (unsigned long long)c.switches, "threshold", (unsigned long long)c.threshold, "tier_words",
+            (unsigned long long)c.tier_word[0], (unsigned long long)c.tier_word[1], (unsigned long long)c.tier_word[2],
+            (unsigned long long)c.tier_word[3], "heartbeat_age_ns", comparable ? (long long)age : -1LL, "faults",
+            (unsigned long long)h->faults, "names_refused", (unsigned long long)h->names_refused);
+    Py_XDECREF(rings);
+    Py_XDECREF(resource);
+    return result;
+}
+
+/* ---- the type ---- */
+
+static PyObject *
+reader_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
+{
+    int fd;
+    if (!PyArg_ParseTuple(args, "i:Reader", &fd))
+        return NULL;
+    ot_reader *r = (ot_reader *)type->tp_alloc(type, 0);
+    if (r == NULL)
+        return NULL;
+    r->fd = dup(fd);
+    r->names = PyDict_New();
+    if (r->fd < 0 || r->names == NULL) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        Py_DECREF(r);
+        return NULL;
+    }
+    if (!attach(r)) {
+        Py_DECREF(r);
+        return NULL;
+    }
+    refresh(r);
+    return (PyObject *)r;
+}
+
+static PyObject *
+reader_close(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    ot_reader *r = (ot_reader *)self;
+    if (r->fd >= 0)
+        close(r->fd);
+    r->fd = -1;
+    Py_RETURN_NONE;
+}
+
+static void
+reader_dealloc(PyObject *self)
+{
+    ot_reader *r = (ot_reader *)self;
+    if (r->fd >= 0)
+        close(r->fd);
+    Py_CLEAR(r->names);
+    Py_TYPE(self)->tp_free(self);
+}
+
+static PyMethodDef reader_methods[] = {
+    {"close", reader_close, METH_NOARGS, NULL},
+    {"info", reader_info, METH_NOARGS, NULL},
+    {"probes", reader_probes, METH_NOARGS, NULL},
+    {"accounts", reader_accounts, METH_NOARGS, NULL},
+    {"read", reader_read, METH_O, NULL},
+    {"missed", reader_missed, METH_NOARGS, NULL},
+    {"open_spans", reader_open_spans, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyTypeObject reader_type = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "otel_trading._native.Reader",
+    .tp_basicsize = sizeof(ot_reader),
+    .tp_dealloc = reader_dealloc,
+    .tp_flags = Py_TPFLAGS_DEFAULT,
+    .tp_doc = "Read a segment; never writes to it.",
+    .tp_methods = reader_methods,
+    .tp_new = reader_new,
+};
+
+int
+ot_reader_start(PyObject *module)
+{
+    if (PyType_Ready(&reader_type) < 0)
+        return -1;
+    return PyModule_AddObjectRef(module, "Reader", (PyObject *)&reader_type);
+}

@@ -1,0 +1,302 @@
+/* The segment's life in its own process: laid out, published, closed, forgotten in a forked child. */
+#include "recorder.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "drain.h"
+#include "entry.h"
+#include "names.h"
+
+#define TEXT_BYTES (1U << 20)
+
+struct ot_recorder ot_rec = {.epoch = OT_CLOSED, .fd = -1};
+
+static const uint64_t always_on = OT_TIER_ON;
+
+int
+ot_recorder_start(void)
+{
+    ot_clock_start();
+    return ot_rings_start() < 0 || ot_names_start() < 0 || ot_drain_start_module() < 0 ? -1 : 0;
+}
+
+void
+ot_fault(void)
+{
+    if (ot_rec.epoch != OT_CLOSED)
+        OT_STORE(&ot_rec.header->faults, ot_rec.header->faults + 1);
+}
+
+PyObject *
+ot_fault_py(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+    ot_fault();
+    Py_RETURN_NONE;
+}
+
+static void
+read_boot_id(uint64_t id[2])
+{
+    char text[40] = "";
+    FILE *f = fopen("/proc/sys/kernel/random/boot_id", "re");
+    if (f == NULL)
+        return;
+    size_t n = fread(text, 1, sizeof text - 1, f);
+    fclose(f);
+    int digits = 0;
+    for (size_t i = 0; i < n && digits < 32; i++) {
+        unsigned char c = (unsigned char)text[i];
+        unsigned value = c >= '0' && c <= '9' ? c - 48U : c >= 'a' && c <= 'f' ? c - 87U : 16U;
+        if (value < 16) {
+            id[digits / 16] = id[digits / 16] << 4 | value;
+            digits++;
+        }
+    }
+}
+
+/* Field 22 of /proc/self/stat, in clock ticks since boot; the command name before it may hold anything. */
+static uint64_t
+read_process_start(void)
+{
+    char text[1024] = "";
+    FILE *f = fopen("/proc/self/stat", "re");
+    if (f == NULL)
+        return 0;
+    size_t n = fread(text, 1, sizeof text - 1, f);
+    fclose(f);
+    text[n] = 0;
+    char *p = strrchr(text, ')');
+    for (int field = 2; p != NULL && field < 22; field++)
+        p = strchr(p + 1, ' ');
+    unsigned long long value = 0;
+    return p != NULL && sscanf(p, "%llu", &value) == 1 ? value : 0;
+}
+
+/* Where everything is, by the settings; returns the bytes before the main ring. */
+static uint64_t
+lay_out(struct ot_header *h, const struct ot_settings *s)
+{
+    uint64_t at = OT_PAGE;
+#define PLACE(field, bytes)                                          \
+    do {                                                             \
+        (field) = at;                                                \
+        at += ((uint64_t)(bytes) + OT_PAGE - 1) / OT_PAGE * OT_PAGE; \
+    } while (0)
+    h->max_rings = OT_MAX_RINGS;
+    h->max_probes = OT_MAX_PROBES;
+    h->max_instruments = OT_MAX_INSTRUMENTS;
+    h->max_names = s->max_names;
+    h->text_bytes = TEXT_BYTES;
+    PLACE(h->control_offset, sizeof(struct ot_control));
+    PLACE(h->accounts_offset, sizeof(struct ot_accounts));
+    PLACE(h->rings_offset, sizeof(struct ot_ring) * OT_MAX_RINGS);
+    PLACE(h->probes_offset, sizeof(struct ot_probe) * OT_MAX_PROBES);
+    PLACE(h->instruments_offset, sizeof(struct ot_instrument) * OT_MAX_INSTRUMENTS);
+    PLACE(h->names_offset, sizeof(struct ot_name) * s->max_names);
+    PLACE(h->text_offset, TEXT_BYTES);
+#undef PLACE
+    return at;
+}
+
+static void
+point_at(uint8_t *base, const struct ot_header *h)
+{
+    ot_rec.base = base;
+    ot_rec.header = (struct ot_header *)(void *)base;
+    ot_rec.control = (struct ot_control *)(void *)(base + h->control_offset);
+    ot_rec.accounts = (struct ot_accounts *)(void *)(base + h->accounts_offset);
+    ot_rec.rings = (struct ot_ring *)(void *)(base + h->rings_offset);
+    ot_rec.probes = (struct ot_probe *)(void *)(base + h->probes_offset);
+    ot_rec.instruments = (struct ot_instrument *)(void *)(base + h->instruments_offset);
+    ot_rec.names = (struct ot_name *)(void *)(base + h->names_offset);
+    ot_rec.text = base + h->text_offset;
+    ot_rec.tier_word[0] = &always_on;
+    for (int tier = 1; tier < OT_TIERS; tier++)
+        ot_rec.tier_word[tier] = &ot_rec.control->tier_word[tier];
+}
+
+static void
+unmap(void)
+{
+    if (ot_rec.base != NULL)
+        munmap(ot_rec.base, ot_rec.reserved);
+    if (ot_rec.fd >= 0)
+        close(ot_rec.fd);
+    ot_rec.base = NULL;
+    ot_rec.fd = -1;
+}
+
+static PyObject *
+failed(int error)
+{
+    unmap();
+    ot_rings_forget();
+    errno = error;
+    return PyErr_SetFromErrno(PyExc_OSError);
+}
+
+static bool
+power_of_two(unsigned n)
+{
+    return n != 0 && (n & (n - 1)) == 0;
+}
+
+PyObject *
+ot_open(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    int fd;
+    Py_buffer resource;
+    struct ot_settings s;
+    if (!PyArg_ParseTuple(args, "iy*IIIII:open", &fd, &resource, &s.main_slots, &s.thread_slots, &s.open_spans,
+                          &s.arena_bytes, &s.max_names))
+        return NULL;
+    struct ot_header plan = {0};
+    if (ot_rec.base != NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "a segment is open already");
+        goto refused;
+    }
+    if (!power_of_two(s.main_slots) || !power_of_two(s.thread_slots) || !power_of_two(s.arena_bytes) ||
+        s.main_slots > 1U << 24 || s.thread_slots > 1U << 24 || s.arena_bytes > 1U << 30 || s.arena_bytes < OT_PAGE ||
+        s.open_spans < 1 || s.open_spans > 1U << 20 || s.max_names < 16 || s.max_names > 65535 ||
+        resource.len > OT_RESOURCE_BYTES) {
+        errno = EINVAL;
+        PyErr_SetFromErrno(PyExc_OSError);
+        goto refused;
+    }
+    uint64_t fixed = lay_out(&plan, &s);
+    uint64_t first = fixed + ot_main_ring_bytes(&s);
+    ot_rec.settings = s;
+    ot_rec.reserved = first + ot_thread_ring_bytes(&s) * (OT_MAX_RINGS - 1);
+    ot_rec.fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    if (ot_rec.fd < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        goto refused;
+    }
+    int error = ot_reserve(ot_rec.fd, 0, first);
+    if (error == 0) {
+        void *base = mmap(NULL, ot_rec.reserved, PROT_READ | PROT_WRITE, MAP_SHARED, ot_rec.fd, 0);
+        error = base == MAP_FAILED ? errno : 0;
+        if (error == 0)
+            point_at(base, &plan);
+    }
+    if (error != 0) {
+        PyBuffer_Release(&resource);
+        return failed(error);
+    }
+
+    struct ot_header *h = ot_rec.header;
+    *h = plan;
+    h->magic = OT_MAGIC;
+    h->header_bytes = sizeof *h;
+    h->file_bytes = first;
+    h->process_start = read_process_start();
+    read_boot_id(h->boot_id);
+    h->created_ns = ot_nanoseconds(CLOCK_REALTIME);
+    h->pid = (uint32_t)getpid();
+    h->uid = (uint32_t)getuid();
+    h->clock = (uint32_t)ot_clock_kind;
+    h->backend = 1;
+    h->resource_bytes = (uint32_t)resource.len;
+    memcpy(h->resource, resource.buf, (size_t)resource.len);
+    PyBuffer_Release(&resource);
+    for (int tier = 0; tier < OT_TIERS; tier++)
+        ot_rec.control->tier_word[tier] = OT_TIER_ON;
+    ot_rec.control->switches = OT_SWITCH_RECORD | OT_SWITCH_EXPORT;
+    ot_rec.opened_unix_ns = h->created_ns;
+    if (ot_ring_add(fixed, s.main_slots, s.open_spans, s.arena_bytes) < 0)
+        return failed(ENOMEM);
+    if (ot_names_open() < 0) {
+        unmap();
+        ot_rings_forget();
+        return NULL;
+    }
+    ot_drain_open();
+    Py_CLEAR(ot_rec.reopen);
+    h->published_ns = ot_nanoseconds(CLOCK_REALTIME);
+    OT_STORE_RELEASE(&h->version, OT_VERSION);
+    OT_STORE(&ot_rec.epoch, ++ot_rec.epochs);
+    ot_writer_claim(); /* the calling thread has the main ring */
+    Py_RETURN_NONE;
+
+refused:
+    PyBuffer_Release(&resource);
+    return NULL;
+}
+
+PyObject *
+ot_close(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+    Py_CLEAR(ot_rec.reopen);
+    if (ot_rec.epoch == OT_CLOSED)
+        Py_RETURN_NONE;
+    OT_STORE(&ot_rec.epoch, OT_CLOSED); /* nothing is recorded from here on, as the GIL is ours */
+    ot_drain_close();
+    OT_STORE_RELEASE(&ot_rec.header->closed, 1);
+    unmap();
+    ot_rings_forget();
+    Py_RETURN_NONE;
+}
+
+PyObject *
+ot_is_open(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(ot_rec.epoch != OT_CLOSED);
+}
+
+PyObject *
+ot_forked(PyObject *Py_UNUSED(module), PyObject *reopen)
+{
+    if (ot_rec.epoch == OT_CLOSED && ot_rec.reopen == NULL)
+        Py_RETURN_NONE;
+    OT_STORE(&ot_rec.epoch, OT_CLOSED);
+    ot_drain_forked();
+    unmap(); /* this process's view only: the parent's file and mapping are untouched */
+    ot_rings_forget();
+    Py_XSETREF(ot_rec.reopen, Py_NewRef(reopen));
+    Py_RETURN_NONE;
+}
+
+/* End the open entries of one writer as interrupted. */
+static long
+interrupt(struct ot_writer *w, uint32_t reason, bool error, uint64_t now)
+{
+    long ended = 0;
+    for (uint32_t i = 0; i < w->entries; i++) {
+        struct ot_slot *e = ot_entry(w, i);
+        if (e->state != OT_SLOT_OPEN)
+            continue;
+        ot_entry_extra(e);
+        if (error) {
+            e->status = OT_STATUS_ERROR;
+            e->error = reason;
+        }
+        e->flags |= OT_FLAG_INTERRUPTED;
+        ot_commit(w, e, now);
+        OT_STORE(OT_META(e),
+                 0); /* free for readers; its span finds it gone, and the stack of free entries is left alone */
+        ended++;
+    }
+    return ended;
+}
+
+PyObject *
+ot_interrupt_open(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    PyObject *reason;
+    int error;
+    if (!PyArg_ParseTuple(args, "Up:interrupt_open", &reason, &error))
+        return NULL;
+    long ended = 0;
+    if (ot_rec.epoch != OT_CLOSED) {
+        uint32_t name = ot_name_id(reason);
+        uint64_t now = ot_ticks();
+        for (uint32_t i = 0; i < ot_rec.header->ring_count; i++)
+            ended += interrupt(&ot_writers[i], name, error, now);
+    }
+    return PyLong_FromLong(ended);
+}
