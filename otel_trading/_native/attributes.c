@@ -159,7 +159,7 @@ ot_attribute_set(struct ot_writer *w, struct ot_slot *e, PyObject *key, uint32_t
     struct value v = {0};
     PyObject *keep = NULL;
     if (key_id == OT_NAME_NONE)
-        key_id = ot_name_id(key);
+        key_id = PyUnicode_GET_LENGTH(key) != 0 ? ot_name_id(key) : OT_NAME_OTHER;
     uint64_t epoch = ot_rec.epoch;
     bool known = convert(value, &v, &keep); /* may run the value's own code, which may even close the segment */
     if (!known || epoch != ot_rec.epoch) {

@@ -92,6 +92,34 @@ ot_span_give_place_back(ot_span *s)
     Py_CLEAR(s->prev);
 }
 
+/* A generator's step: what its body had made current comes back with it, above what is current now. */
+void
+ot_span_resume(ot_span *s)
+{
+    if (s->state != SPAN_OPEN || s->current)
+        return;
+    ot_span_become_current(s);
+    if (s->inner != NULL) {
+        set_current(s->inner);
+        Py_CLEAR(s->inner);
+    }
+}
+
+void
+ot_span_suspend(ot_span *s)
+{
+    if (!s->current)
+        return;
+    ot_span *inner = ot_span_current(), *before = s->prev;
+    if (inner != s && s->state == SPAN_OPEN)
+        s->inner = (ot_span *)Py_XNewRef((PyObject *)inner);
+    s->current = false;
+    while (before != NULL && before->left_early)
+        before = before->prev;
+    set_current(before);
+    Py_CLEAR(s->prev);
+}
+
 ot_span *
 ot_span_innermost(const ot_probe_object *probe)
 {

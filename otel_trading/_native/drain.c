@@ -239,7 +239,12 @@ ot_drain_look(void)
         for (int t = 0; t < OT_TIERS; t++)
             total[t] += OT_LOAD(&ot_rec.rings[i].recorded[t]);
     }
-    memcpy(ot_drain.settled.recorded, total, sizeof total);
+    for (int t = 0; t < OT_TIERS; t++) {
+        /* those that found no entry count on both sides */
+        uint64_t at_the_door = OT_LOAD(&ot_rec.header->spans_refused[t]);
+        ot_drain.settled.recorded[t] = total[t] + at_the_door;
+        ot_drain.settled.refused_at_the_door[t] = at_the_door;
+    }
 }
 
 /* ---- the thread ---- */
@@ -261,8 +266,8 @@ run(void *Py_UNUSED(argument))
 {
     be_modest();
     pthread_mutex_lock(&ot_drain.lock);
+    uint64_t handled = 0;
     while (!ot_drain.stopping) {
-        uint64_t handled = ot_drain_pass();
         /* a quarter of the ring in one period: come sooner */
         uint64_t wait_ms = handled > ot_rec.settings.main_slots / 4 ? ot_drain.period_ms / 10 + 1 : ot_drain.period_ms;
         struct timespec until;
@@ -270,8 +275,11 @@ run(void *Py_UNUSED(argument))
         until.tv_nsec += (long)(wait_ms % 1000) * 1000000L;
         until.tv_sec += (time_t)(wait_ms / 1000) + until.tv_nsec / 1000000000L;
         until.tv_nsec %= 1000000000L;
-        while (!ot_drain.stopping && pthread_cond_timedwait(&ot_drain.wake, &ot_drain.lock, &until) != ETIMEDOUT)
-            ;
+        int woken = 0;
+        while (!ot_drain.stopping && woken != ETIMEDOUT)
+            woken = pthread_cond_timedwait(&ot_drain.wake, &ot_drain.lock, &until);
+        if (!ot_drain.stopping)
+            handled = ot_drain_pass();
     }
     pthread_mutex_unlock(&ot_drain.lock);
     return NULL;
@@ -294,7 +302,8 @@ ot_drain_lock(void)
 {
     if (pthread_mutex_trylock(&ot_drain.lock) == 0)
         return;
-    Py_BEGIN_ALLOW_THREADS pthread_mutex_lock(&ot_drain.lock);
+    Py_BEGIN_ALLOW_THREADS
+        pthread_mutex_lock(&ot_drain.lock);
     Py_END_ALLOW_THREADS
 }
 
@@ -345,7 +354,8 @@ stop_thread(void)
     pthread_cond_broadcast(&ot_drain.wake);
     ot_drain_unlock();
     if (running) {
-        Py_BEGIN_ALLOW_THREADS pthread_join(ot_drain.thread, NULL); /* at most one pass away */
+        Py_BEGIN_ALLOW_THREADS
+            pthread_join(ot_drain.thread, NULL); /* at most one pass away */
         Py_END_ALLOW_THREADS
     }
 }
@@ -361,19 +371,49 @@ PyObject *
 ot_drain_now(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 {
     uint64_t handled;
-    Py_BEGIN_ALLOW_THREADS pthread_mutex_lock(&ot_drain.lock);
-    handled = ot_drain_pass();
-    pthread_mutex_unlock(&ot_drain.lock);
-    Py_END_ALLOW_THREADS return PyLong_FromUnsignedLongLong(handled);
+    Py_BEGIN_ALLOW_THREADS
+        pthread_mutex_lock(&ot_drain.lock);
+        handled = ot_drain_pass();
+        pthread_mutex_unlock(&ot_drain.lock);
+    Py_END_ALLOW_THREADS
+    return PyLong_FromUnsignedLongLong(handled);
 }
 
 /* ---- life ---- */
+
+/* A fork waits for the pass that is going on, so that the child's copy of the aggregates is whole. */
+static void
+before_fork(void)
+{
+    pthread_mutex_lock(&ot_drain.lock);
+}
+
+static void
+after_fork_in_parent(void)
+{
+    pthread_mutex_unlock(&ot_drain.lock);
+}
+
+/* From here on nothing in the child touches the parent's segment, also before Python has run its own hooks. */
+static void
+after_fork_in_child(void)
+{
+    OT_STORE(&ot_rec.epoch, OT_CLOSED);
+    pthread_mutex_init(&ot_drain.lock, NULL);
+    make_condition();
+    ot_drain.running = false;
+    ot_drain.open = false;
+}
 
 int
 ot_drain_start_module(void)
 {
     ot_histogram_start();
     make_condition();
+    if (pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child) != 0) {
+        PyErr_NoMemory();
+        return -1;
+    }
     return 0;
 }
 
@@ -439,10 +479,5 @@ ot_drain_close(void)
 void
 ot_drain_forked(void)
 {
-    /* whatever another thread of the parent was doing with it, here it is ours alone */
-    pthread_mutex_init(&ot_drain.lock, NULL);
-    make_condition();
-    ot_drain.running = false;
-    ot_drain.open = false;
     forget();
 }

@@ -22,7 +22,8 @@ struct ot_settled {
     uint64_t sampled_out[OT_TIERS];
     uint64_t overwritten[OT_TIERS];
     uint64_t refused[OT_TIERS];
-    uint64_t recorded[OT_TIERS]; /* by the writers, as of the last look */
+    uint64_t recorded[OT_TIERS];            /* by the writers, as of the last look */
+    uint64_t refused_at_the_door[OT_TIERS]; /* likewise */
 };
 
 /* Everything below `lock` is used with it held; it is never taken while the GIL is held and waited for. */

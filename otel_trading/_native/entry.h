@@ -25,7 +25,7 @@ ot_entry(struct ot_writer *w, uint32_t index)
     if (OT_LIKELY(index < w->open_capacity))
         return &w->open[index];
     index -= w->open_capacity;
-    return &w->overflow[index / OT_CHUNK][index % OT_CHUNK];
+    return &w->extent[index / OT_EXTENT_ENTRIES][index % OT_EXTENT_ENTRIES];
 }
 
 static inline uint32_t

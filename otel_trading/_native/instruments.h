@@ -5,7 +5,8 @@
 #include "recorder.h"
 
 typedef struct {
-    PyObject_HEAD PyObject *name; /* owned str, as are the next three */
+    PyObject_HEAD
+    PyObject *name; /* owned str, as are the next three */
     PyObject *unit;
     PyObject *description;
     PyObject *attributes; /* JSON object, or "" */

@@ -196,6 +196,7 @@ ot_accounts(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
     ot_drain_unlock();
     PyObject *list = PyList_New(0);
     for (int t = 0; t < OT_TIERS && list != NULL; t++) {
+        s.refused[t] += s.refused_at_the_door[t];
         uint64_t settled = s.exported[t] + s.sampled_out[t] + s.overwritten[t] + s.refused[t];
         PyObject *row =
             Py_BuildValue("{sKsKsKsKsKsK}", "recorded", (unsigned long long)s.recorded[t], "exported",

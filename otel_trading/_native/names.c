@@ -64,6 +64,8 @@ find(PyObject *text)
 uint32_t
 ot_name_id(PyObject *text)
 {
+    if (PyUnicode_GET_LENGTH(text) == 0)
+        return OT_NAME_NONE;
     uint32_t id = find(text);
     if (OT_UNLIKELY(id == OT_NAME_NONE)) {
         OT_STORE(&ot_rec.header->names_refused, ot_rec.header->names_refused + 1);
@@ -83,7 +85,7 @@ ot_value_id(PyObject *text)
 PyObject *
 ot_name_text(uint32_t id)
 {
-    if (id >= OT_NAME_FIRST && (Py_ssize_t)id < PyList_GET_SIZE(texts))
+    if ((Py_ssize_t)id < PyList_GET_SIZE(texts))
         return PyList_GET_ITEM(texts, id);
     return other;
 }
@@ -107,7 +109,7 @@ write_instrument(uint32_t id, const ot_instrument_object *i)
     entry->name = ot_name_id(i->name);
     entry->unit = ot_name_id(i->unit);
     entry->description = ot_name_id(i->description);
-    entry->attributes = PyUnicode_GET_LENGTH(i->attributes) ? ot_name_id(i->attributes) : OT_NAME_NONE;
+    entry->attributes = ot_name_id(i->attributes);
     entry->kind = i->kind;
     entry->tier = i->tier;
     OT_STORE_RELEASE(&ot_rec.header->instrument_count, id + 1);

@@ -6,7 +6,7 @@
 
 #define OT_SHORT_TEXT 64 /* bytes up to which an attribute's string is interned */
 
-/* Id of a name; OT_NAME_OTHER, counted, where the table is full.  Needs an open segment.  `text` is a str. */
+/* Id of a name, OT_NAME_NONE for an empty one; OT_NAME_OTHER, counted, where the table is full.  Needs an open segment.  `text` is a str. */
 uint32_t ot_name_id(PyObject *text);
 /* The same, but OT_NAME_NONE and not counted where the table is full or `text` too long to be worth it. */
 uint32_t ot_value_id(PyObject *text);

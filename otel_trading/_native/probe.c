@@ -11,8 +11,9 @@
 /* ---- flat pairs ---- */
 
 typedef struct {
-    PyObject_HEAD ot_probe_object *probe; /* owned */
-    struct ot_writer *writer;             /* borrowed; good while epoch is the recorder's */
+    PyObject_HEAD
+    ot_probe_object *probe;   /* owned */
+    struct ot_writer *writer; /* borrowed; good while epoch is the recorder's */
     uint64_t epoch;
     uint64_t span_id;
     uint32_t entry; /* OT_NO_ENTRY: stopped, or nothing is recorded */
@@ -35,7 +36,7 @@ ot_flat_begin(struct ot_writer *w, const ot_probe_object *p, PyObject *parent)
         return OT_NO_ENTRY;
     uint32_t index = ot_entry_take(w);
     if (OT_UNLIKELY(index == OT_NO_ENTRY)) {
-        ot_fault();
+        ot_span_refused(p->tier);
         return index;
     }
     struct ot_slot *e = ot_entry(w, index);
@@ -129,8 +130,9 @@ probe_stop(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
     ot_token *t = (ot_token *)args[0];
     struct ot_slot *e = token_entry(t);
     if (OT_UNLIKELY(e == NULL)) {
-        if (!t->inert && (t->entry == OT_NO_ENTRY || t->epoch == ot_rec.epoch))
+        if (!t->inert && t->entry == OT_NO_ENTRY)
             ot_fault(); /* stopped twice */
+        t->entry = OT_NO_ENTRY; /* else written as interrupted meanwhile, or of a segment that is gone */
         Py_RETURN_NONE;
     }
     if (OT_UNLIKELY((PyObject *)t->probe != self))
@@ -162,7 +164,8 @@ PyTypeObject ot_token_type = {
 enum half { ENTERING, LEAVING };
 
 typedef struct {
-    PyObject_HEAD enum half half;
+    PyObject_HEAD
+    enum half half;
 } half_descriptor;
 
 static ot_span *pending; /* owned: given for one half, waiting for the other; used up within one statement */

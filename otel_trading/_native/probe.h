@@ -7,7 +7,8 @@
 #define OT_PROBE_KEYS 8
 
 typedef struct {
-    PyObject_HEAD PyObject *name; /* owned str */
+    PyObject_HEAD
+    PyObject *name; /* owned str */
     uint64_t sla_ns;
     uint32_t id;
     uint8_t tier;

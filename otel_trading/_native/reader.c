@@ -19,7 +19,8 @@ struct ring_place {
 };
 
 typedef struct {
-    PyObject_HEAD int fd;  /* owned; -1 = closed */
+    PyObject_HEAD
+    int fd;                /* owned; -1 = closed */
     uint64_t bytes;        /* of the file, by the last fstat */
     struct ot_header head; /* as of the last refresh; geometry checked */
     struct ot_calibration calibration;
@@ -126,6 +127,10 @@ refresh(ot_reader *r)
     h->names_refused = now.names_refused;
     h->faults = now.faults;
     h->closed = now.closed;
+    h->extent_count = now.extent_count < OT_MAX_EXTENTS ? now.extent_count : OT_MAX_EXTENTS;
+    memcpy(h->extent_offset, now.extent_offset, sizeof h->extent_offset);
+    memcpy(h->extent_ring, now.extent_ring, sizeof h->extent_ring);
+    memcpy(h->spans_refused, now.spans_refused, sizeof h->spans_refused);
 
     struct ot_control c;
     for (int i = 0; i < 100 && fetch(r, h->control_offset, &c, sizeof c); i++) {
@@ -248,6 +253,15 @@ state_of(ot_reader *r, uint32_t index, const struct ot_ring *ring, const struct 
     return state;
 }
 
+/* The slot that the writer comes to next: it has not begun while the slot still has record n's number. */
+static bool
+still(const ot_reader *r, const struct ot_ring *ring, uint64_t n)
+{
+    uint64_t seq;
+    uint64_t offset = ring->slots_offset + (n & (ring->capacity - 1)) * sizeof(struct ot_slot);
+    return fetch(r, offset, &seq, sizeof seq) && seq == 2 * n + 2;
+}
+
 /* Up to `limit` spans of one ring to `list`; 0, or -1 with an exception set. */
 static int
 read_ring(ot_reader *r, uint32_t index, Py_ssize_t limit, PyObject *list)
@@ -277,9 +291,8 @@ read_ring(ot_reader *r, uint32_t index, Py_ssize_t limit, PyObject *list)
             return 0;
         for (uint64_t i = 0; i < count; i++) {
             uint64_t n = (*next)++;
-            /* the writer comes to a slot only when its head is a whole ring further */
-            if (after.head - n >= capacity && after.head >= n) {
-                r->missed++;
+            if (after.head > n + capacity || (after.head == n + capacity && !still(r, &ring, n))) {
+                r->missed++; /* the writer has come round to this slot */
                 continue;
             }
             if (batch[i].seq != 2 * n + 2) {
@@ -314,16 +327,17 @@ reader_read(PyObject *self, PyObject *limit)
     return list;
 }
 
+/* The open spans of a table, or of a piece of one, that belongs to a ring. */
 static int
-read_open(ot_reader *r, uint32_t index, PyObject *list)
+read_open(ot_reader *r, uint32_t index, uint64_t table, uint32_t capacity, PyObject *list)
 {
     struct ot_ring ring;
     struct ot_slot batch[BATCH], again[BATCH];
     if (!ring_at(r, index, &ring))
         return 0;
-    for (uint32_t at = 0; at < ring.open_capacity; at += BATCH) {
-        uint32_t count = ring.open_capacity - at < BATCH ? ring.open_capacity - at : BATCH;
-        uint64_t offset = ring.open_offset + (uint64_t)at * sizeof *batch;
+    for (uint32_t at = 0; at < capacity; at += BATCH) {
+        uint32_t count = capacity - at < BATCH ? capacity - at : BATCH;
+        uint64_t offset = table + (uint64_t)at * sizeof *batch;
         if (!fetch(r, offset, batch, count * sizeof *batch) || !fetch(r, offset, again, count * sizeof *batch))
             return 0;
         for (uint32_t i = 0; i < count; i++) {
@@ -346,7 +360,14 @@ reader_open_spans(PyObject *self, PyObject *Py_UNUSED(ignored))
     refresh(r);
     PyObject *list = PyList_New(0);
     for (uint32_t i = 0; list != NULL && i < r->head.ring_count; i++) {
-        if (read_open(r, i, list) < 0)
+        struct ot_ring ring;
+        if (ring_at(r, i, &ring) && read_open(r, i, ring.open_offset, ring.open_capacity, list) < 0)
+            Py_CLEAR(list);
+    }
+    for (uint32_t i = 0; list != NULL && i < r->head.extent_count; i++) {
+        uint64_t offset = r->head.extent_offset[i];
+        if (r->head.extent_ring[i] < r->head.ring_count && offset % 8 == 0 &&
+            read_open(r, r->head.extent_ring[i], offset, OT_EXTENT_ENTRIES, list) < 0)
             Py_CLEAR(list);
     }
     return list;
@@ -402,6 +423,10 @@ reader_accounts(PyObject *self, PyObject *Py_UNUSED(ignored))
         struct ot_ring ring;
         for (int t = 0; ring_at(r, i, &ring) && t < OT_TIERS; t++)
             recorded[t] += ring.recorded[t];
+    }
+    for (int t = 0; t < OT_TIERS; t++) {
+        recorded[t] += r->head.spans_refused[t];
+        a.refused[t] += r->head.spans_refused[t];
     }
     PyObject *list = PyList_New(0);
     for (int t = 0; list != NULL && t < OT_TIERS; t++) {

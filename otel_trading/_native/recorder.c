@@ -171,7 +171,8 @@ ot_open(PyObject *Py_UNUSED(module), PyObject *args)
     uint64_t fixed = lay_out(&plan, &s);
     uint64_t first = fixed + ot_main_ring_bytes(&s);
     ot_rec.settings = s;
-    ot_rec.reserved = first + ot_thread_ring_bytes(&s) * (OT_MAX_RINGS - 1);
+    ot_rec.reserved = first + ot_thread_ring_bytes(&s) * (OT_MAX_RINGS - 1) +
+                      (uint64_t)OT_MAX_EXTENTS * OT_EXTENT_ENTRIES * sizeof(struct ot_slot);
     ot_rec.fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
     if (ot_rec.fd < 0) {
         PyErr_SetFromErrno(PyExc_OSError);
@@ -251,9 +252,8 @@ ot_is_open(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 PyObject *
 ot_forked(PyObject *Py_UNUSED(module), PyObject *reopen)
 {
-    if (ot_rec.epoch == OT_CLOSED && ot_rec.reopen == NULL)
+    if (ot_rec.base == NULL && ot_rec.reopen == NULL)
         Py_RETURN_NONE;
-    OT_STORE(&ot_rec.epoch, OT_CLOSED);
     ot_drain_forked();
     unmap(); /* this process's view only: the parent's file and mapping are untouched */
     ot_rings_forget();

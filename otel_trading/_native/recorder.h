@@ -16,7 +16,6 @@
 #include "segment.h"
 
 #define OT_CLOSED UINT64_MAX
-#define OT_CHUNK 256 /* entries of a piece of the overflow table */
 #define OT_RANDOM_MASK ((1ULL << OT_SAMPLE_BITS) - 1)
 
 /* What open() was asked for. */
@@ -44,13 +43,12 @@ struct ot_writer {
     uint64_t random[4]; /* xoshiro256++ */
     uint32_t *free;     /* owned: stack of free entries of the open-span table */
     uint32_t free_count;
-    uint32_t open_capacity; /* entries in the file */
-    uint32_t entries;       /* those plus the overflow's */
-    uint32_t chunks;        /* pieces in overflow */
-    struct ot_slot *
-        *overflow; /* owned, like its pieces of OT_CHUNK entries: on the heap, not seen by other processes */
-    uint64_t overwritten[OT_TIERS]; /* the drain's, with its lock held */
-    uint64_t values_overwritten;    /* likewise */
+    uint32_t open_capacity;                 /* entries in the file */
+    uint32_t entries;                       /* those plus the extents' */
+    uint32_t extents;                       /* how many */
+    struct ot_slot *extent[OT_MAX_EXTENTS]; /* in the mapped file */
+    uint64_t overwritten[OT_TIERS];         /* the drain's, with its lock held */
+    uint64_t values_overwritten;            /* likewise */
     uint64_t owner; /* 0, or the token of the thread that has it; the thread's end stores 0 (release), a claim
                               * acquires */
 };
@@ -157,6 +155,7 @@ int ot_ring_add(uint64_t offset, uint32_t slots, uint32_t open_spans,
                 uint64_t arena_bytes); /* index or -1; space is there */
 int ot_rings_start(void);
 void ot_rings_forget(void);
-bool ot_entries_grow(struct ot_writer *w);
+bool ot_entries_grow(struct ot_writer *w); /* false: no room in the table or on the file system */
+void ot_span_refused(unsigned tier);
 
 #endif

@@ -140,27 +140,35 @@ ot_ring_add(uint64_t offset, uint32_t slots, uint32_t open_spans, uint64_t arena
     return (int)index;
 }
 
-/* More spans are open at once than the file has entries for: go on on the heap. */
+/* More spans are open at once than the ring's table has entries: go on in a new piece of the file. */
 bool
 ot_entries_grow(struct ot_writer *w)
 {
-    struct ot_slot **overflow = realloc(w->overflow, sizeof *overflow * (w->chunks + 1));
-    if (overflow == NULL)
+    struct ot_header *h = ot_rec.header;
+    uint64_t offset = h->file_bytes, bytes = OT_EXTENT_ENTRIES * sizeof(struct ot_slot);
+    if (h->extent_count >= OT_MAX_EXTENTS)
         return false;
-    w->overflow = overflow;
-    uint32_t *stack = realloc(w->free, sizeof *stack * (w->entries + OT_CHUNK));
+    uint32_t *stack = realloc(w->free, sizeof *stack * (w->entries + OT_EXTENT_ENTRIES));
     if (stack == NULL)
         return false;
     w->free = stack;
-    void *memory = NULL;
-    if (posix_memalign(&memory, 64, sizeof(struct ot_slot) * OT_CHUNK) != 0)
+    if (ot_reserve(ot_rec.fd, offset, bytes) != 0)
         return false;
-    memset(memory, 0, sizeof(struct ot_slot) * OT_CHUNK);
-    w->overflow[w->chunks++] = memory;
-    for (uint32_t i = 0; i < OT_CHUNK; i++)
-        w->free[w->free_count++] = w->entries + OT_CHUNK - 1 - i;
-    w->entries += OT_CHUNK;
+    OT_STORE_RELEASE(&h->file_bytes, offset + bytes);
+    h->extent_offset[h->extent_count] = offset;
+    h->extent_ring[h->extent_count] = (uint8_t)(w - ot_writers);
+    OT_STORE_RELEASE(&h->extent_count, h->extent_count + 1);
+    w->extent[w->extents++] = (struct ot_slot *)(void *)(ot_rec.base + offset);
+    for (uint32_t i = 0; i < OT_EXTENT_ENTRIES; i++)
+        w->free[w->free_count++] = w->entries + OT_EXTENT_ENTRIES - 1 - i;
+    w->entries += OT_EXTENT_ENTRIES;
     return true;
+}
+
+void
+ot_span_refused(unsigned tier)
+{
+    OT_STORE(&ot_rec.header->spans_refused[tier], ot_rec.header->spans_refused[tier] + 1);
 }
 
 static uint64_t
@@ -269,16 +277,13 @@ ot_rings_start(void)
     return 0;
 }
 
-/* The file is gone: give back what was on the heap. */
+/* The file is gone: give back what is on the heap. */
 void
 ot_rings_forget(void)
 {
     for (uint32_t i = 0; i < OT_MAX_RINGS; i++) {
         struct ot_writer *w = &ot_writers[i];
         free(w->free);
-        for (uint32_t c = 0; c < w->chunks; c++)
-            free(w->overflow[c]);
-        free(w->overflow);
         memset(w, 0, sizeof *w);
     }
 }

@@ -33,6 +33,8 @@
 #define OT_INLINE_ATTRIBUTES 4
 #define OT_RESOURCE_BYTES 3072
 #define OT_MAX_RINGS 64
+#define OT_MAX_EXTENTS 64
+#define OT_EXTENT_ENTRIES 2048
 #define OT_MAX_PROBES 4096
 #define OT_MAX_INSTRUMENTS 1024
 #define OT_SAMPLE_BITS 56
@@ -137,9 +139,14 @@ struct ot_header {
     uint64_t text_used;          /* owner: writer; published by name_count */
     uint64_t names_refused;      /* owner: writer; names and values that went to OT_NAME_OTHER */
     uint64_t faults;             /* owner: writer; misuse that was caught (see faults in docs/architecture.md) */
-    uint32_t resource_bytes;     /* owner: creator */
-    uint32_t closed;             /* owner: writer; 1 after an orderly shutdown (release) */
-    uint8_t resource[3072];      /* owner: creator; UTF-8 JSON object of resource attributes */
+    uint64_t spans_refused[4];   /* owner: writer; spans that found no entry, a tier: recorded and refused at once */
+    uint64_t extent_offset[64]; /* owner: writer; struct ot_slot[OT_EXTENT_ENTRIES]: more of the open-span table of … */
+    uint8_t extent_ring[64];    /* owner: writer; … this ring; published by extent_count */
+    uint32_t extent_count;      /* owner: writer; release/acquire */
+    uint32_t reserved;
+    uint32_t resource_bytes; /* owner: creator */
+    uint32_t closed;         /* owner: writer; 1 after an orderly shutdown (release) */
+    uint8_t resource[3072];  /* owner: creator; UTF-8 JSON object of resource attributes */
 };
 
 /* One page, everything that another process may steer, and what the drain tells of itself. */

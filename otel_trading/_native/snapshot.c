@@ -102,6 +102,9 @@ draw(struct picture *p)
         const struct ot_slot *open = ot_writers[i].open;
         for (uint32_t e = 0; e < ot_writers[i].open_capacity; e++)
             p->open_spans += OT_LOAD(&open[e].state) == OT_SLOT_OPEN;
+        for (uint32_t e = 0; e < ot_writers[i].extents * OT_EXTENT_ENTRIES; e++)
+            p->open_spans +=
+                OT_LOAD(&ot_writers[i].extent[e / OT_EXTENT_ENTRIES][e % OT_EXTENT_ENTRIES].state) == OT_SLOT_OPEN;
         p->attributes_dropped += p->rings[i].attributes_dropped;
         p->ring_bytes += (uint64_t)p->rings[i].capacity * sizeof(struct ot_slot);
     }
@@ -288,10 +291,12 @@ ot_snapshot(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
     p->probe_count = ot_probe_total();
     p->instrument_count = ot_instrument_total();
     bool drawn;
-    Py_BEGIN_ALLOW_THREADS pthread_mutex_lock(&ot_drain.lock);
-    drawn = draw(p);
-    pthread_mutex_unlock(&ot_drain.lock);
-    Py_END_ALLOW_THREADS PyObject *result = drawn ? build(p) : PyErr_NoMemory();
+    Py_BEGIN_ALLOW_THREADS
+        pthread_mutex_lock(&ot_drain.lock);
+        drawn = draw(p);
+        pthread_mutex_unlock(&ot_drain.lock);
+    Py_END_ALLOW_THREADS
+    PyObject *result = drawn ? build(p) : PyErr_NoMemory();
     free_rows(p->probes, p->probe_count);
     free_rows(p->instruments, p->instrument_count);
     free(p->numbers);

@@ -51,7 +51,7 @@ reserve(ot_span *s)
         return false;
     s->entry = ot_entry_take(w);
     if (s->entry == OT_NO_ENTRY) {
-        ot_fault();
+        ot_span_refused(s->probe->tier);
         return false;
     }
     s->writer = w;
@@ -149,6 +149,7 @@ ot_span_end(ot_span *s, PyObject *error_type)
         return;
     }
     s->state = SPAN_ENDED;
+    Py_CLEAR(s->inner);
     if (!writable(s)) /* begun before a fork or in a segment that is gone */
         return;
     struct ot_writer *w = s->writer;
@@ -218,6 +219,7 @@ span_dealloc(PyObject *self)
     }
     Py_CLEAR(s->probe);
     Py_CLEAR(s->tracestate);
+    Py_CLEAR(s->inner);
     if (free_count < FREE_SPANS)
         free_spans[free_count++] = s;
     else
@@ -334,16 +336,14 @@ span_end(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 static PyObject *
 span_resume(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    ot_span *s = (ot_span *)self;
-    if (s->state == SPAN_OPEN && !s->current)
-        ot_span_become_current(s);
+    ot_span_resume((ot_span *)self);
     Py_RETURN_NONE;
 }
 
 static PyObject *
 span_suspend(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    ot_span_give_place_back((ot_span *)self);
+    ot_span_suspend((ot_span *)self);
     Py_RETURN_NONE;
 }
 

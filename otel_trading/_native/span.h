@@ -14,10 +14,12 @@ enum span_state {
 };
 
 typedef struct ot_span {
-    PyObject_HEAD vectorcallfunc vectorcall; /* `with probe:` calls the span itself: once to enter, once to leave */
-    ot_probe_object *probe;                  /* owned; NULL for a remote one */
-    struct ot_span *prev;     /* owned; what was current before; dropped when the span is left in order */
-    struct ot_writer *writer; /* borrowed; good while epoch is the recorder's */
+    PyObject_HEAD
+    vectorcallfunc vectorcall; /* `with probe:` calls the span itself: once to enter, once to leave */
+    ot_probe_object *probe;    /* owned; NULL for a remote one */
+    struct ot_span *prev;      /* owned; what was current before; dropped when the span is left in order */
+    struct ot_span *inner;     /* owned; what was current at suspend(), until the next resume() */
+    struct ot_writer *writer;  /* borrowed; good while epoch is the recorder's */
     uint64_t epoch;
     uint64_t trace_hi;
     uint64_t trace_lo;
@@ -51,6 +53,8 @@ ot_span *ot_span_innermost(const ot_probe_object *probe);
 int ot_current_start(void); /* once, at import */
 void ot_span_become_current(ot_span *s);
 void ot_span_give_place_back(ot_span *s);
+void ot_span_resume(ot_span *s);
+void ot_span_suspend(ot_span *s);
 /* The current span, borrowed from the context; NULL without one. */
 ot_span *ot_span_current(void);
 void ot_origin_here(struct ot_writer *w, struct ot_origin *o);

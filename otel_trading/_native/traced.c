@@ -6,7 +6,8 @@
 #include "span.h"
 
 typedef struct {
-    PyObject_HEAD vectorcallfunc vectorcall;
+    PyObject_HEAD
+    vectorcallfunc vectorcall;
     ot_probe_object *probe; /* owned */
     PyObject *function;     /* owned */
     PyObject *dict;         /* owned: __name__, __doc__, __wrapped__ … and what users set */

@@ -1,0 +1,324 @@
+"""Read a segment, of any process, dead or alive.
+
+The file is hostile: see segment_file.py for how it is fetched.  What a call may use is bounded by its limit and by
+what the file really holds: a ring's slots are visited once, and an arena block belongs to one span.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+
+from otel_trading import _layout as at
+from otel_trading._pure.segment_file import LONGEST_TEXT, WORD, SegmentFile, signed, u32, u64
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from otel_trading._native import AttributeValue, SpanState
+    from otel_trading._pure.segment_file import Ring
+
+_BATCH = 256  # slots fetched at once: 32 KiB
+_MOST_ATTRIBUTES = 128  # of one span; writers stop there
+_TRIES = 16
+_STATE = 8  # where `state` is in an unpacked slot
+
+_SLOT = struct.Struct(at.FORMAT_SLOT)
+_BLOCK = struct.Struct(at.FORMAT_BLOCK)
+_PROBE = struct.Struct(at.FORMAT_PROBE)
+_WORD = struct.Struct("<Q")
+_DOUBLE = struct.Struct("<d")
+
+_CLOCKS = {at.CLOCK_MONOTONIC_NS: "monotonic", at.CLOCK_TSC: "tsc", at.CLOCK_CNTVCT: "cntvct"}
+
+
+class Reader:
+    """Read another process's (or a dead one's, or this one's) segment; never writes to it.
+
+    The file descriptor is duplicated.  A file that can not be a segment gives ValueError from the constructor, with
+    its kind as the first word (``foreign:``, ``version:``, ``truncated:``, ``damaged:``); damage that shows later
+    gives missing records.
+    """
+
+    def __init__(self, fd: int, /) -> None:
+        self._file = SegmentFile(fd)
+        self._next = [0] * at.MAX_RINGS  # number of the first record not yet read, a ring
+        self._missed = 0
+        self._torn = 0
+
+    def close(self) -> None:
+        """Let the file go; further calls find nothing."""
+        self._file.close()
+
+    # ---- spans ----
+
+    def read(self, limit: int, /) -> list[SpanState]:
+        """Span records not yet seen by this reader, at most ``limit``, oldest first a ring.
+
+        Starts with the oldest there is.  Fewer than ``limit`` means that there are no more now.
+        """
+        self._file.refresh()
+        spans: list[SpanState] = []
+        for index in range(self._file.ring_count()):
+            if len(spans) >= limit:
+                break
+            ring = self._file.ring(index)
+            if ring is not None:
+                self._read_ring(index, ring, limit, spans)
+        return spans
+
+    def _read_ring(self, index: int, ring: Ring, limit: int, spans: list[SpanState]) -> None:
+        oldest = max(ring.head - ring.capacity, 0)
+        n = self._next[index]
+        if n < oldest:
+            self._missed += oldest - n
+            n = oldest
+        while n < ring.head and len(spans) < limit:
+            place = n % ring.capacity
+            count = min(_BATCH, ring.head - n, ring.capacity - place, limit - len(spans))
+            batch = self._file.fetch(ring.slots + place * at.SIZE_SLOT, count * at.SIZE_SLOT)
+            head = self._file.ring_word(index, at.OFF_RING_HEAD)
+            if batch is None or head is None:
+                break
+            for number, slot in enumerate(_SLOT.iter_unpack(batch), n):
+                if self._whole(ring, number, slot[0], head):
+                    span = self._span(index, ring, slot)
+                    if span is not None:
+                        spans.append(span)
+            n += count
+        self._next[index] = n
+
+    def _whole(self, ring: Ring, n: int, seq: int, head: int) -> bool:
+        """Tell whether the copy of record n is whole; ``head`` is the ring's, loaded after the copy was made."""
+        # The writer starts on the slot again when its head is one whole ring further.
+        reached = head >= n + ring.capacity
+        expected = (2 * n + 2) & WORD
+        if seq != expected:
+            if reached:
+                self._missed += 1
+            else:
+                self._torn += 1
+            return False
+        if reached and self._file.fetch_word(ring.slots + n % ring.capacity * at.SIZE_SLOT) != expected:
+            self._missed += 1
+            return False
+        return True
+
+    def missed(self) -> tuple[int, int]:
+        """(records overwritten before this reader came to them, records seen torn and left out).
+
+        Damaged ones count as torn.
+        """
+        return self._missed, self._torn
+
+    def open_spans(self) -> list[SpanState]:
+        """Spans that have begun and not ended; their end is 0."""
+        self._file.refresh()
+        spans: list[SpanState] = []
+        for index in range(self._file.ring_count()):
+            ring = self._file.ring(index)
+            if ring is None:
+                continue
+            for first in range(0, ring.open_capacity, _BATCH):
+                count = min(_BATCH, ring.open_capacity - first)
+                batch = self._file.fetch(ring.open + first * at.SIZE_SLOT, count * at.SIZE_SLOT)
+                if batch is None:
+                    break
+                for number, slot in enumerate(_SLOT.iter_unpack(batch), first):
+                    if slot[_STATE] != at.SLOT_OPEN:
+                        continue
+                    settled = self._settled(ring.open + number * at.SIZE_SLOT)
+                    span = None if settled is None else self._span(index, ring, settled)
+                    if span is not None:
+                        spans.append(span)
+        return spans
+
+    def _settled(self, offset: int) -> tuple[Any, ...] | None:
+        """Copy an open entry that may be changing; None where it is not open any more, or never stands still."""
+        before = self._file.fetch(offset, at.SIZE_SLOT)
+        for _ in range(_TRIES):
+            again = self._file.fetch(offset, at.SIZE_SLOT)
+            if before is None or again is None:
+                return None
+            slot = _SLOT.unpack(again)
+            if slot[_STATE] != at.SLOT_OPEN:
+                return None
+            if again == before and not slot[0] % 2:
+                return slot
+            before = again
+        return None
+
+    def _span(self, index: int, ring: Ring, slot: tuple[Any, ...]) -> SpanState | None:
+        """Make a record or an open entry readable; None for one that is no span, or can not be right."""
+        (_, high, low, span_id, parent_id, start, end, probe, state, status, flags, count, extra, tier) = slot[:14]
+        if state == at.SLOT_VALUE:
+            return None
+        if (
+            state not in {at.SLOT_SPAN, at.SLOT_OPEN}
+            or not self._file.has_probe(probe)
+            or status > at.STATUS_ERROR
+            or count > at.INLINE_ATTRIBUTES
+            or tier >= at.TIERS
+        ):
+            self._torn += 1
+            return None
+        attributes: dict[str, AttributeValue] = {}
+        error = tracestate = None
+        dropped = 0
+        if extra:
+            error_id, arena, tracestate_id, dropped = slot[19], slot[24], slot[25], slot[26]
+            error = self._file.name(error_id) if error_id else None
+            tracestate = self._file.name(tracestate_id) if tracestate_id else None
+            blocks = self._blocks(index, ring, arena) if arena else []
+            attributes = self._attributes(slot[14 : 14 + count], slot[18], slot[20:24], blocks)
+        return (
+            probe,
+            tier,
+            high << 64 | low,
+            span_id,
+            parent_id,
+            self._file.unix_ns(start),
+            0 if state == at.SLOT_OPEN else self._file.unix_ns(end),
+            status,
+            flags,
+            error,
+            tracestate,
+            attributes,
+            dropped,
+        )
+
+    def _attributes(
+        self,
+        keys: tuple[int, ...],
+        types: bytes,
+        words: tuple[int, ...],
+        blocks: list[tuple[int, int, bytes]],
+    ) -> dict[str, AttributeValue]:
+        attributes: dict[str, AttributeValue] = {}
+        inline: set[int] = set()
+        for key, kind, word in zip(keys, types, words, strict=False):
+            value = self._value(kind, word)
+            if value is not None:
+                attributes[self._file.name(key)] = value
+                inline.add(key)
+        inline.discard(at.NAME_OTHER)  # stands for many
+        for key, kind, payload in reversed(blocks):  # so that the newest of a key stays
+            if key in inline:
+                continue
+            text = kind == at.TYPE_TEXT
+            value = payload.decode("utf-8", "replace") if text else self._value(kind, u64(payload, 0))
+            if value is not None:
+                attributes[self._file.name(key)] = value
+        return attributes
+
+    def _value(self, kind: int, word: int) -> AttributeValue | None:
+        if kind == at.TYPE_INT:
+            return signed(word)
+        if kind == at.TYPE_DOUBLE:
+            number: float = _DOUBLE.unpack(_WORD.pack(word))[0]
+            return number
+        if kind == at.TYPE_NAME:
+            return self._file.name(word)
+        return word != 0 if kind == at.TYPE_BOOL else None
+
+    def _blocks(self, index: int, ring: Ring, newest: int) -> list[tuple[int, int, bytes]]:
+        """Follow a span's arena blocks, newest first: (key, type, payload)."""
+        blocks: list[tuple[int, int, bytes]] = []
+        positions: list[int] = []
+        link = newest
+        while link and len(blocks) < _MOST_ATTRIBUTES:
+            position = link - 1
+            offset = position % ring.arena_bytes
+            size = min(at.SIZE_BLOCK + LONGEST_TEXT, ring.arena_bytes - offset)
+            data = self._file.fetch(ring.arena + offset, size)
+            if position % 8 or position in ring.claimed or size < at.SIZE_BLOCK or data is None:
+                break
+            stamp, previous, length, key, kind, purpose = _BLOCK.unpack_from(data)
+            payload = data[at.SIZE_BLOCK :][:length]
+            if (
+                stamp != position
+                or previous >= link
+                or purpose != 1
+                or len(payload) != length
+                or (kind != at.TYPE_TEXT and length != _WORD.size)
+            ):
+                break
+            ring.claimed.add(position)
+            positions.append(position)
+            blocks.append((key, kind, payload))
+            link = previous
+        # The writer moves its head before it writes, so this tells which of the copies it may have disturbed.
+        head = self._file.ring_word(index, at.OFF_RING_ARENA_HEAD)
+        good = 0
+        while head is not None and good < len(positions) and 0 <= head - positions[good] <= ring.arena_bytes:
+            good += 1
+        return blocks[:good]
+
+    # ---- tables ----
+
+    def probes(self) -> list[tuple[str, int, int, bool, int]]:
+        """(name, tier, sla_ns, leaf, kind), by probe id."""
+        self._file.refresh()
+        count = self._file.probe_count()
+        table = self._file.fetch(self._file.probe_table, count * at.SIZE_PROBE) or b""
+        return [
+            (self._file.name(name), tier % at.TIERS, sla_ns, leaf != 0, kind)
+            for name, tier, leaf, kind, _, sla_ns in _PROBE.iter_unpack(table)
+        ]
+
+    def accounts(self) -> list[dict[str, int]]:
+        """One dict a tier with recorded, exported, sampled_out, overwritten, refused, pending.
+
+        What the drain had not come to when it was last seen is pending.
+        """
+        self._file.refresh()
+        # Before the rings' counts, which only grow: so that pending is never negative.
+        page = self._file.fetch(self._file.accounts, at.SIZE_ACCOUNTS) or bytes(at.SIZE_ACCOUNTS)
+        rings = [ring for ring in map(self._file.ring, range(self._file.ring_count())) if ring is not None]
+        accounts = []
+        for tier in range(at.TIERS):
+            account = {
+                "recorded": 0,
+                "exported": u64(page, at.OFF_ACCOUNTS_EXPORTED + 8 * tier),
+                "sampled_out": u64(page, at.OFF_ACCOUNTS_SAMPLED_OUT + 8 * tier),
+                "overwritten": u64(page, at.OFF_ACCOUNTS_OVERWRITTEN + 8 * tier),
+                "refused": u64(page, at.OFF_ACCOUNTS_REFUSED + 8 * tier),
+            }
+            settled = sum(account.values())
+            recorded = sum(u64(ring.header, at.OFF_RING_RECORDED + 8 * tier) for ring in rings)
+            account["recorded"] = max(recorded, settled)
+            account["pending"] = account["recorded"] - settled
+            accounts.append(account)
+        return accounts
+
+    def info(self) -> dict[str, Any]:
+        """What the segment says of itself; the keys are in ``_native.pyi``.  An unknown heartbeat's age is -1."""
+        self._file.refresh()
+        header = self._file.header
+        control = self._file.fetch(self._file.control, at.SIZE_CONTROL) or bytes(at.SIZE_CONTROL)
+        heartbeat = u64(control, at.OFF_CONTROL_HEARTBEAT)
+        boot_id = at.OFF_HEADER_BOOT_ID
+        resource = header[at.OFF_HEADER_RESOURCE :][: u32(header, at.OFF_HEADER_RESOURCE_BYTES)]
+        return {
+            "pid": u32(header, at.OFF_HEADER_PID),
+            "uid": u32(header, at.OFF_HEADER_UID),
+            "version": u32(header, at.OFF_HEADER_VERSION),
+            "backend": "native" if u32(header, at.OFF_HEADER_BACKEND) == 1 else "pure",
+            "clock": _CLOCKS.get(u32(header, at.OFF_HEADER_CLOCK), "unknown"),
+            "created_ns": u64(header, at.OFF_HEADER_CREATED_NS),
+            "process_start": u64(header, at.OFF_HEADER_PROCESS_START),
+            "boot_id": f"{u64(header, boot_id):016x}{u64(header, boot_id + 8):016x}",
+            "closed": u32(header, at.OFF_HEADER_CLOSED) != 0,
+            "resource": resource.decode("utf-8", "replace"),
+            "rings": [
+                ring.state() for ring in map(self._file.ring, range(self._file.ring_count())) if ring is not None
+            ],
+            "switches": u64(control, at.OFF_CONTROL_SWITCHES),
+            "threshold": u64(control, at.OFF_CONTROL_THRESHOLD),
+            "tier_words": tuple(u64(control, at.OFF_CONTROL_TIER_WORD + 8 * tier) for tier in range(at.TIERS)),
+            # by the wall clock: this process need not have the clock that the ticks come from
+            "heartbeat_age_ns": max(time.time_ns() - self._file.unix_ns(heartbeat), 0) if heartbeat else -1,
+            "faults": u64(header, at.OFF_HEADER_FAULTS),
+            "names_refused": u64(header, at.OFF_HEADER_NAMES_REFUSED),
+        }

@@ -1,0 +1,1 @@
+"""The command ``otel-trading``: one module a subcommand, whose docstring is its help text."""

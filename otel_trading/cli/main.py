@@ -1,0 +1,103 @@
+"""Finds the subcommand, runs it, and turns what goes wrong into one line and an exit code.
+
+Exit codes: 0 fine, 1 a check failed, 2 could not run, 130 ended by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Protocol
+
+from otel_trading._version import __version__
+from otel_trading.errors import OtelTradingError
+
+SUBCOMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("otel_trading.cli.demo", "a traced trading pipeline, live, and what tracing it cost"),
+    "bench": ("otel_trading.cli.bench", "what each form of recording costs on this machine"),
+}
+"""Name → (module, one line).  A module is imported when its subcommand is asked for, and not before."""
+
+EXIT_OK = 0
+EXIT_CANNOT_RUN = 2
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+
+
+class Subcommand(Protocol):
+    """What the module of a subcommand has."""
+
+    __doc__: str | None
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the arguments."""
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Do it; gives the exit code."""
+
+
+def _overview() -> str:
+    width = max(map(len, SUBCOMMANDS))
+    lines = [f"  {name:<{width}}  {line}" for name, (_, line) in SUBCOMMANDS.items()]
+    return "commands:\n" + "\n".join(lines)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="otel-trading",
+        description="Tracing and metrics for trading programs, at a cost that the trade does not notice.",
+        epilog=_overview() + "\n\notel-trading COMMAND --help tells more.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"otel-trading {__version__}")
+    parser.add_argument("command", choices=list(SUBCOMMANDS), metavar="COMMAND", help="what to do: see below")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="…", help="the command's own arguments")
+    return parser
+
+
+def _run(argv: Sequence[str]) -> int:
+    parser = _parser()
+    if not argv:
+        parser.print_help()
+        return EXIT_CANNOT_RUN
+    first = parser.parse_args(argv)
+    module: Subcommand = importlib.import_module(SUBCOMMANDS[first.command][0])
+    own = argparse.ArgumentParser(
+        prog=f"otel-trading {first.command}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.add_arguments(own)
+    return module.run(own.parse_args(first.arguments))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; ``argv`` is ``sys.argv`` without its first by default.  Gives the exit code.
+
+    Raises SystemExit as argparse does: 0 after ``--help``, 2 for arguments that are wrong.
+    """
+    try:
+        code = _run(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+    except OtelTradingError as error:
+        _complain(f"otel-trading: {error}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        _complain("otel-trading: interrupted")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has had enough (as in "| head").  Python flushes standard output once more at its
+        # end, and would complain then.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+    return code
+
+
+def _complain(line: str) -> None:
+    with contextlib.suppress(OSError):
+        sys.stderr.write(line + "\n")

@@ -1,0 +1,189 @@
+"""Our metrics as the SDK's ``MetricsData``, for any push exporter.
+
+Histograms stay exponential: at scale 6 as they were recorded where they fit ``MAX_BUCKETS``, else at the highest
+scale at which they do.  Where ``OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION`` asks for explicit
+buckets by name, they have exact power-of-two buckets instead.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from opentelemetry.sdk.metrics import Counter as SdkCounter
+from opentelemetry.sdk.metrics import Exemplar
+from opentelemetry.sdk.metrics import Histogram as SdkHistogram
+from opentelemetry.sdk.metrics.export import (
+    AggregationTemporality,
+    Buckets,
+    ExponentialHistogramDataPoint,
+    Gauge,
+    HistogramDataPoint,
+    Metric,
+    MetricsData,
+    NumberDataPoint,
+    ResourceMetrics,
+    ScopeMetrics,
+    Sum,
+)
+from opentelemetry.sdk.metrics.export import ExponentialHistogram as SdkExponentialHistogram
+from opentelemetry.sdk.metrics.export import Histogram as SdkExplicitHistogram
+
+from otel_trading.drain.buckets import classic_bounds
+from otel_trading.drain.histogram import ExponentialHistogram
+from otel_trading.drain.series import COUNTER, GAUGE
+from otel_trading.drain.spans import SCOPE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from opentelemetry.sdk.metrics.export import DataT, MetricExporter
+    from opentelemetry.sdk.resources import Resource
+
+    from otel_trading._native import ExemplarState
+    from otel_trading.drain.series import Family, Point
+
+    _Key = tuple[str, int, frozenset[tuple[str, Any]]]
+
+MAX_BUCKETS = 160
+"""Most buckets of an exported histogram: what the SDK's own exponential histograms have, and Collectors expect."""
+
+_AGGREGATION = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION"
+
+
+class Stream:
+    """What one exporter is sent: its temporality, and for delta what it has been sent before."""
+
+    def __init__(self, exporter: MetricExporter, resource: Resource) -> None:
+        """Read the exporter's preference; cumulative where it has none."""
+        preferred = exporter._preferred_temporality or {}  # noqa: SLF001 - the SDK's readers read it so too
+        self._sums = preferred.get(SdkCounter, AggregationTemporality.CUMULATIVE)
+        self._histograms = preferred.get(SdkHistogram, AggregationTemporality.CUMULATIVE)
+        self._explicit = os.environ.get(_AGGREGATION, "").strip().lower() == "explicit_bucket_histogram"
+        self._resource = resource
+        self._sent: dict[_Key, int | float | ExponentialHistogram] = {}
+        self._sent_ns = 0
+        self._offered: dict[_Key, int | float | ExponentialHistogram] = {}
+        self._offered_ns = 0
+
+    def data(self, found: Sequence[Family], start_ns: int, now_ns: int) -> MetricsData:
+        """Return what to send: since ``start_ns`` for cumulative points, since the last ``taken`` for delta ones."""
+        self._offered = {}
+        self._offered_ns = now_ns
+        metrics = []
+        for family in found:
+            data = self._family(family, start_ns, now_ns)
+            if data is not None:
+                metrics.append(Metric(family.name, family.description, family.unit, data))
+        scoped = ScopeMetrics(SCOPE, metrics, SCOPE.schema_url or "")
+        return MetricsData([ResourceMetrics(self._resource, [scoped], self._resource.schema_url)])
+
+    def taken(self) -> None:
+        """Note that the exporter took what ``data`` returned last.
+
+        Without this, the next delta covers the interval that was lost as well.
+        """
+        self._sent = self._offered
+        self._sent_ns = self._offered_ns
+
+    def _family(self, family: Family, start_ns: int, now_ns: int) -> DataT | None:
+        if family.kind == GAUGE:
+            gauges = [
+                NumberDataPoint(point.attributes, start_ns, now_ns, point.value)
+                for point in family.points
+                if not isinstance(point.value, ExponentialHistogram)
+            ]
+            return Gauge(gauges) if gauges else None
+        temporality = self._sums if family.kind == COUNTER else self._histograms
+        delta = temporality == AggregationTemporality.DELTA
+        since = (self._sent_ns or start_ns) if delta else start_ns
+        numbers, histograms, explicit = [], [], []
+        for point in family.points:
+            value = self._increase(family, point) if delta else point.value
+            if not isinstance(value, ExponentialHistogram):
+                if value or not delta:
+                    numbers.append(NumberDataPoint(point.attributes, since, now_ns, value))
+            elif value.count:
+                # Those of a cumulative point may be older than its last change; a delta point's belong to its interval.
+                exemplars = _exemplars(point.exemplars, since if delta else 0)
+                if self._explicit:
+                    explicit.append(_explicit(point, value, family.unit, (since, now_ns), exemplars))
+                else:
+                    histograms.append(_exponential(point, value, (since, now_ns), exemplars))
+        if numbers:
+            return Sum(numbers, temporality, is_monotonic=True)
+        if histograms:
+            return SdkExponentialHistogram(histograms, temporality)
+        return SdkExplicitHistogram(explicit, temporality) if explicit else None
+
+    def _increase(self, family: Family, point: Point) -> int | float | ExponentialHistogram:
+        key = (family.name, family.kind, frozenset(point.attributes.items()))
+        now = self._offered[key] = point.value
+        before = self._sent.get(key)
+        if before is None:
+            return now
+        if isinstance(now, ExponentialHistogram) and isinstance(before, ExponentialHistogram):
+            try:
+                return now.since(before)
+            except OverflowError:
+                return now
+        if isinstance(now, ExponentialHistogram) or isinstance(before, ExponentialHistogram):
+            return now
+        # Smaller than before: it began anew, so all of it is new.
+        return now - before if now >= before else now
+
+
+def _exponential(
+    point: Point, histogram: ExponentialHistogram, interval: tuple[int, int], exemplars: list[Exemplar]
+) -> ExponentialHistogramDataPoint:
+    shown = histogram.limited(MAX_BUCKETS)
+    return ExponentialHistogramDataPoint(
+        attributes=point.attributes,
+        start_time_unix_nano=interval[0],
+        time_unix_nano=interval[1],
+        count=shown.count,
+        sum=shown.sum,
+        scale=shown.scale,
+        zero_count=shown.zero_count,
+        positive=Buckets(shown.positive.offset, shown.positive.counts.tolist()),
+        negative=Buckets(shown.negative.offset, shown.negative.counts.tolist()),
+        flags=0,
+        min=_known(shown.min),
+        max=_known(shown.max),
+        exemplars=exemplars,
+    )
+
+
+def _explicit(
+    point: Point, histogram: ExponentialHistogram, unit: str, interval: tuple[int, int], exemplars: list[Exemplar]
+) -> HistogramDataPoint:
+    bounds = classic_bounds(unit)
+    at_most = [0, *histogram.cumulative(bounds), histogram.count]
+    return HistogramDataPoint(
+        attributes=point.attributes,
+        start_time_unix_nano=interval[0],
+        time_unix_nano=interval[1],
+        count=histogram.count,
+        sum=histogram.sum,
+        bucket_counts=[upper - lower for lower, upper in pairwise(at_most)],
+        explicit_bounds=bounds,
+        min=_known(histogram.min),
+        max=_known(histogram.max),
+        exemplars=exemplars,
+    )
+
+
+def _known(value: float) -> float:
+    """Return None for a NaN: the field is optional in OTLP, and left out then, though the SDK types it as there."""
+    return None if math.isnan(value) else value  # type: ignore[return-value]
+
+
+def _exemplars(found: Sequence[ExemplarState], since_ns: int) -> list[Exemplar]:
+    return [
+        Exemplar({}, value, unix_ns, span_id=span_id or None, trace_id=trace_id or None)
+        for value, trace_id, span_id, unix_ns in found
+        if unix_ns > since_ns
+    ]

@@ -1,0 +1,24 @@
+"""Make, find, attach and steer segments: the files in shared memory that the recorder writes.
+
+A program that only records never needs this by name; ``configure`` does.  The format is in ``_native/segment.h``.
+"""
+
+from __future__ import annotations
+
+from otel_trading.segment.control import Control
+from otel_trading.segment.directory import default_directory, prepare_directory
+from otel_trading.segment.files import CreatedSegment, FoundSegment, attach, create, segments
+from otel_trading.segment.resource import resource_json, service_name
+
+__all__ = [
+    "Control",
+    "CreatedSegment",
+    "FoundSegment",
+    "attach",
+    "create",
+    "default_directory",
+    "prepare_directory",
+    "resource_json",
+    "segments",
+    "service_name",
+]

@@ -1,0 +1,122 @@
+"""The public API as a type checker sees it: ``mypy --strict`` must accept this file, and nothing runs it."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+from typing_extensions import assert_type
+
+import otel_trading as ot
+
+# ---- the recorder's life
+
+ot.configure()
+ot.configure("bot", Path("/tmp"), {"ring": {"slots": 1024}})  # noqa: S108
+ot.configure(service="bot", directory=os.fspath("here"), config={"ring.slots": 1024})
+assert_type(ot.flush(), bool)
+assert_type(ot.flush(timeout=1.0), bool)
+ot.enable(False)
+ot.shutdown()
+ot.shutdown(0.5)
+assert_type(ot.backend, str)
+assert_type(ot.stats()["order.execute"]["p99_ns"], int)
+assert_type(ot.accounts()[ot.P0]["recorded"], int)
+
+# ---- probes
+
+probe = ot.probe("order.execute", tier=ot.P0, sla="5ms", leaf=False, kind="client")
+ot.probe("a", sla=0.005)
+ot.probe("b", sla=datetime.timedelta(milliseconds=5))
+
+
+@probe
+def plain(symbol: str, qty: float = 1.0) -> int:
+    """Keep its signature."""
+    return len(symbol) + int(qty)
+
+
+@probe
+async def later(symbol: str) -> str:
+    """Keep its signature."""
+    return symbol
+
+
+@probe
+def each(count: int) -> Iterator[int]:
+    """Keep its signature."""
+    yield from range(count)
+
+
+@probe
+async def each_later(count: int) -> AsyncIterator[int]:
+    """Keep its signature."""
+    for number in range(count):
+        yield number
+
+
+class Venue:
+    """Methods keep theirs too."""
+
+    @probe
+    def method(self, value: int) -> int:
+        """Keep its signature."""
+        return value
+
+    @classmethod
+    @probe
+    def of_class(cls, value: int) -> int:
+        """Keep its signature."""
+        return value
+
+
+assert_type(plain("BTCUSDT", qty=2.0), int)
+assert_type(list(each(3)), list[int])
+assert_type(Venue().method(1), int)
+assert_type(Venue.of_class(1), int)
+plain(1)  # type: ignore[arg-type]
+
+
+async def main() -> None:
+    """Use what is asynchronous."""
+    assert_type(await later("x"), str)
+    async for number in each_later(1):
+        assert_type(number, int)
+
+
+with probe as span:
+    assert_type(span.trace_id, int)
+    assert_type(span.recording, bool)
+with probe.span(symbol="BTCUSDT", qty=1.5, retries=3, live=True) as span:
+    span.set_attribute("price", 27_000.5)
+    span.set_attribute("price", object())  # type: ignore[arg-type]
+token = probe.start()
+probe.stop(token)
+probe.stop(probe.start(), ValueError())
+
+# ---- instruments
+
+ot.counter("orders.rejected", tier=ot.P0).add(1)
+ot.gauge("queue.depth", unit="{message}", description="Messages waiting").set(3)
+ot.histogram("slippage", unit="bps", attributes={"side": "buy", "size": 1, "maker": True}).record(1.2)
+
+# ---- propagation
+
+assert_type(ot.current_trace_id(), "str | None")
+headers = ot.inject({"content-type": "application/json"})
+assert_type(headers, dict[str, str])
+with ot.extract(headers) as parent:
+    probe.stop(probe.start(parent))
+with ot.extract({b"traceparent": b"x"}), probe.span(parent, side="buy"):
+    pass
+
+# ---- errors
+
+try:
+    ot.configure(config={"nonsense": 1})
+except ot.ConfigurationError as error:
+    assert_type(error.exit_code, int)
+error_kinds: list[type[ot.OtelTradingError]] = [ot.BackendError, ot.ConfigurationError, ot.SubinterpreterError]
+warning_kind: type[RuntimeWarning] = ot.PureBackendWarning

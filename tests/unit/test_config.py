@@ -1,0 +1,243 @@
+"""The configuration: defaults, what wins over what, and how mistakes are told."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from otel_trading.config import duration_ns, resolve, sdk_disabled
+from otel_trading.errors import ConfigurationError
+
+
+def mistakes(**arguments: Any) -> list[str]:
+    """Resolve what can not be, and give the lines of the complaint."""
+    with pytest.raises(ConfigurationError) as caught:
+        resolve(**arguments)
+    return [line.strip() for line in str(caught.value).splitlines()[1:]]
+
+
+# ---- times ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "nanoseconds"),
+    [
+        ("5ms", 5_000_000),
+        ("200us", 200_000),
+        ("200\u00b5s", 200_000),
+        ("200\u03bcs", 200_000),
+        ("750ns", 750),
+        ("1s", 1_000_000_000),
+        ("1.5 ms", 1_500_000),
+        (" 2e3us ", 2_000_000),
+        (1, 1_000_000_000),
+        (0.005, 5_000_000),
+        (datetime.timedelta(milliseconds=5), 5_000_000),
+    ],
+)
+def test_duration(given: object, nanoseconds: int) -> None:
+    """Text with a unit, seconds, and timedeltas are times."""
+    assert duration_ns(given) == nanoseconds
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *("", "5", "ms", "5 parsecs", "5m", "five ms", "-1ms", "0s", "nan", "nans", "infs", "1e400s", 0, -1, 10**400),
+        *(float("nan"), float("inf"), None, True, [], datetime.timedelta(0), 1e-10, b"5ms"),
+    ],
+)
+def test_wrong_duration(given: object) -> None:
+    """Anything else is refused, with its own text in the message."""
+    with pytest.raises(ValueError, match="is not a"):
+        duration_ns(given)
+
+
+@given(st.integers(1, 10**15))
+def test_durations_in_nanoseconds_are_exact(number: int) -> None:
+    """A whole number of nanoseconds comes back as it is."""
+    assert duration_ns(f"{number}ns") == number
+
+
+@given(st.text(max_size=20) | st.floats() | st.integers())
+def test_any_duration_is_a_time_or_a_value_error(value: object) -> None:
+    """No input makes anything but a number of nanoseconds in range, or ValueError."""
+    try:
+        assert 1 <= duration_ns(value) < 2**63
+    except ValueError:
+        pass
+
+
+# ---- what wins ------------------------------------------------------------------------------------
+
+
+def test_defaults() -> None:
+    """Nothing given is the documented defaults."""
+    settings = resolve()
+    assert (settings.service, settings.directory) == (None, None)
+    assert (settings.ring_slots, settings.ring_thread_slots) == (131_072, 8_192)
+    assert (settings.ring_open_spans, settings.ring_arena_bytes, settings.names_max) == (4_096, 2 << 20, 16_384)
+    assert (settings.drain_period, settings.export_queue, settings.shutdown_timeout) == (0.1, 16_384, 5.0)
+    assert (settings.export_traces, settings.export_metrics) == ((), ())
+    assert (settings.metrics_port, settings.metrics_host) == (None, "127.0.0.1")
+    assert (settings.enabled, settings.export_enabled, settings.sampling_rate) == (True, True, 1.0)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"ring": {"slots": 4096}, "shutdown": {"timeout": "250ms"}},
+        {"ring.slots": 4096, "shutdown.timeout": 0.25},
+        {"ring": {"slots": 4096}, "shutdown.timeout": datetime.timedelta(milliseconds=250)},
+    ],
+)
+def test_nested_and_flat_keys(config: dict[str, Any]) -> None:
+    """Keys may be nested or written with dots."""
+    settings = resolve(config=config)
+    assert (settings.ring_slots, settings.shutdown_timeout) == (4096, 0.25)
+
+
+def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment's variables are read."""
+    monkeypatch.setenv("OTEL_TRADING_DIR", "/somewhere")
+    monkeypatch.setenv("OTEL_TRADING_HOST", "embedded")
+    monkeypatch.setenv("OTEL_TRADING_ENABLED", "false")
+    monkeypatch.setenv("OTEL_TRADING_EXPORT_ENABLED", "0")
+    monkeypatch.setenv("OTEL_TRADING_SAMPLING_RATE", "0.25")
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp, console")
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "none")
+    settings = resolve()
+    assert settings.directory == "/somewhere"
+    assert (settings.enabled, settings.export_enabled, settings.sampling_rate) == (False, False, 0.25)
+    assert (settings.export_traces, settings.export_metrics) == (("otlp", "console"), ())
+
+
+def test_arguments_win_over_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What the program says wins."""
+    monkeypatch.setenv("OTEL_TRADING_DIR", "/somewhere")
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
+    settings = resolve(directory=tmp_path, config={"export": {"traces": ["console"], "metrics": "otlp"}})
+    assert settings.directory == str(tmp_path)
+    assert (settings.export_traces, settings.export_metrics) == (("console",), ("otlp",))
+
+
+def test_none_is_the_default() -> None:
+    """A key whose default is None may be given as None."""
+    settings = resolve(config={"metrics.port": None, "export.traces": None})
+    assert (settings.metrics_port, settings.export_traces) == (None, ())
+
+
+@pytest.mark.parametrize(("text", "disabled"), [("true", True), ("TRUE", True), ("false", False), ("1", False)])
+def test_sdk_disabled(monkeypatch: pytest.MonkeyPatch, text: str, disabled: bool) -> None:  # noqa: FBT001
+    """``OTEL_SDK_DISABLED`` is as OpenTelemetry has it: only "true" disables."""
+    monkeypatch.setenv("OTEL_SDK_DISABLED", text)
+    assert sdk_disabled() is disabled
+
+
+# ---- mistakes -------------------------------------------------------------------------------------
+
+
+def test_all_mistakes_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each mistake is a line with its full key, in the arguments and the environment alike."""
+    monkeypatch.setenv("OTEL_TRADING_SAMPLING_RATE", "2")
+    monkeypatch.setenv("OTEL_TRADING_ENABLED", "perhaps")
+    config = {"ring": {"slots": 1000, "thread_slots": "many"}, "export": {"queue": 0}, "drain.period": "soon"}
+    told = mistakes(service="", config=config)
+    assert sorted(line.split(":")[0] for line in told) == [
+        "OTEL_TRADING_ENABLED",
+        "OTEL_TRADING_SAMPLING_RATE",
+        "drain.period",
+        "export.queue",
+        "ring.slots",
+        "ring.thread_slots",
+        "service",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("config", "line"),
+    [
+        ({"ring": {"slot": 1024}}, "ring.slot: no such key; did you mean ring.slots?"),
+        ({"rings.slots": 1024}, "rings.slots: no such key; did you mean ring.slots?"),
+        ({"shutdown": {"timout": 1}}, "shutdown.timout: no such key; did you mean shutdown.timeout?"),
+        ({"ring.slots": 1000}, "ring.slots: 1000 is not a power of two: 1024 is the next one"),
+        ({"ring.slots": 8}, "ring.slots: 8 is not between 16 and 16777216"),
+        ({"ring.slots": True}, "ring.slots: True is not a whole number"),
+        ({"ring.slots": 1024.0}, "ring.slots: 1024.0 is not a whole number"),
+        ({"ring.slots": None}, "ring.slots: None is not a whole number"),
+        ({"metrics.port": 65536}, "metrics.port: 65536 is not between 0 and 65535"),
+        ({"metrics": {"host": ""}}, "metrics.host: '' is not text"),
+        ({"metrics.host": 5}, "metrics.host: 5 is not text"),
+        ({"shutdown.timeout": -1}, "shutdown.timeout: -1 is not a time between 1 ns and 292 years"),
+        ({"export.traces": ["none", "otlp"]}, "export.traces: ['none', 'otlp'] says 'none' next to others"),
+        ({"export.traces": 5}, "export.traces: 5 is not a list of exporters' names"),
+        ({5: 1}, "5: keys are text"),
+    ],
+)
+def test_mistake(config: dict[Any, Any], line: str) -> None:
+    """A mistake is told by its key, with what is wrong and what would be right."""
+    assert mistakes(config=config) == [line]
+
+
+def test_a_group_is_no_value() -> None:
+    """A number where a group of keys belongs is told with the group's keys."""
+    (line,) = mistakes(config={"shutdown": 5})
+    assert line == "shutdown: is a group of keys (shutdown.timeout), not a value"
+
+
+def test_a_key_given_twice() -> None:
+    """A key that is given both nested and flat is a mistake."""
+    (line,) = mistakes(config={"ring": {"slots": 1024}, "ring.slots": 2048})
+    assert line == "ring.slots: given twice"
+
+
+def test_a_name_like_no_key() -> None:
+    """A name that resembles none is told all keys there are."""
+    (line,) = mistakes(config={"zzz": 1})
+    assert "the keys are ring.slots" in line
+
+
+@pytest.mark.parametrize("config", [5, "ring.slots=5", [("ring.slots", 5)]])
+def test_config_that_is_no_mapping(config: Any) -> None:
+    """What is no mapping is told as such."""
+    (line,) = mistakes(config=config)
+    assert line.startswith("config: ")
+
+
+@pytest.mark.parametrize(("host", "said"), [("agent", "the agent is not there"), ("moon", "'moon' is no host")])
+def test_hosts_that_are_not_there(monkeypatch: pytest.MonkeyPatch, host: str, said: str) -> None:
+    """Only the embedded host of the drain can be asked for."""
+    monkeypatch.setenv("OTEL_TRADING_HOST", host)
+    (line,) = mistakes()
+    assert said in line
+
+
+def test_directory_of_a_wrong_type() -> None:
+    """A directory that is no path is told."""
+    (line,) = mistakes(directory=5)
+    assert line == "directory: 5 is not a path"
+
+
+@pytest.mark.parametrize("rate", ["x", "-0.1", "1.1", "nan"])
+def test_rates_out_of_range(monkeypatch: pytest.MonkeyPatch, rate: str) -> None:
+    """A sampling rate is a number from 0 to 1."""
+    monkeypatch.setenv("OTEL_TRADING_SAMPLING_RATE", rate)
+    (line,) = mistakes()
+    assert line.startswith("OTEL_TRADING_SAMPLING_RATE: ")
+
+
+def test_wrong_exporters_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A contradiction in the standard variables is told by their names."""
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "none,otlp")
+    (line,) = mistakes()
+    assert line.startswith("OTEL_TRACES_EXPORTER: ")
+
+
+def test_zero_timeout() -> None:
+    """A timeout may be zero: do what can be done at once."""
+    assert resolve(config={"shutdown.timeout": 0}).shutdown_timeout == 0.0
