@@ -1,0 +1,1 @@
+"""Measurements against other people's tools; ``otel-trading bench`` measures our own."""
