@@ -92,8 +92,8 @@ bench: $(NATIVE) ## Measure the cost of every form, the paced load and the peers
 
 SANITIZE := $(CURDIR)/build/sanitize
 # "bounded" (continuous integration): what touches memory that somebody else may write.
-BOUNDED = $(wildcard $(foreach name,native recorder reader hostile segment ring names drain probe attribute fork,\
-	tests/unit/test_*$(name)*.py tests/integration/test_*$(name)*.py tests/*/*/test_*$(name)*.py))
+BOUNDED = $(wildcard $(foreach name,reader segment ring names probe attribute instrument thread fork lifecycle allocation,\
+	tests/unit/test_*$(name)*.py tests/integration/test_*$(name)*.py))
 SANITIZE_TESTS ?= $(if $(filter bounded,$(OTEL_TRADING_SANITIZE_TESTS)),$(sort $(BOUNDED)),tests)
 # PYTHONSAFEPATH keeps the checkout, with its ordinary build, out of the way of children that are started in it.
 SANITIZE_ENV = env PYTHONPATH=$(SANITIZE) PYTHONSAFEPATH=1 PYTHONMALLOC=malloc OTEL_TRADING_BACKEND=native \

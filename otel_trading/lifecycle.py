@@ -41,6 +41,7 @@ class _Host:
         self.ending = False
         self.sigterm_waits = False
         self.hooked = False
+        self.hooked_multiprocessing = False
 
     # ---- beginning ----
 
@@ -232,7 +233,8 @@ class _Host:
         self.end("interpreter exit", error=False, timeout=None)
 
     def after_fork_in_child(self) -> None:
-        if core.is_open() or self.settings is not None:
+        # A segment that is on its way in or out while another thread forks is to be forgotten too.
+        if core.is_open() or self.settings is not None or self.ending:
             self.forked()
 
     def hook_multiprocessing(self) -> None:
@@ -245,7 +247,9 @@ class _Host:
         process = sys.modules.get("multiprocessing.process")
         if util is None or process is None:
             return
-        util.register_after_fork(self, _Host.finalize_child)
+        if not self.hooked_multiprocessing:
+            self.hooked_multiprocessing = True
+            util.register_after_fork(self, _Host.finalize_child)
         if process.parent_process() is not None:
             self.finalize_child()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+from pathlib import Path
 from typing import Any
 
 from otel_trading import _layout as at
@@ -211,3 +212,10 @@ def busy() -> Image:
         )
         image.ring(ring, tail=2, backlog_max=5, values=1)
     return image
+
+
+def write(path: Path, image: Image) -> Path:
+    """Write an image to a file as the recorder would."""
+    path.write_bytes(image.bytes)
+    path.chmod(0o600)
+    return path

@@ -1,8 +1,12 @@
-"""Trace a small trading pipeline, live: a bot, an order gateway and a paper exchange, each a process of its own.
+"""Trace a small trading pipeline, live: a bot, a gateway, a paper exchange.
 
-The market is a seeded generator, or a recorded session of Gate.io, Binance or OKX (--replay).  At the end: the
-latencies of every stage, the slowest order across the three processes, what monitoring cost by measurement, and the
-accounts of every span.  Nothing leaves the machine, and nothing is left behind on it.
+Each is a process of its own, and one trace leads from a candle to the fill.
+
+The market is a seeded generator, or a recorded session of Gate.io, Binance or
+OKX (--replay).  At the end: the latencies of every stage, the slowest order
+across the three processes, what monitoring cost by measurement, and the
+accounts of every span.  Nothing leaves the machine unless an exporter is
+configured, and nothing is left behind on it.
 """
 
 from __future__ import annotations
@@ -86,13 +90,18 @@ def _command() -> str:
     """How this program was called, as something that can be typed again."""
     called = Path(sys.argv[0])
     if called.name == "__main__.py":
-        return f"{Path(sys.executable).name} -m otel_trading"
-    if called.name != "otel-trading":
-        return "otel-trading"
-    found = shutil.which("otel-trading")
-    if found and Path(found).resolve() == called.resolve():
-        return "otel-trading"
+        return f"{_typed(Path(sys.executable))} -m otel_trading"
+    return _typed(called) if called.name == "otel-trading" else "otel-trading"
+
+
+def _typed(program: Path) -> str:
+    """A program's bare name where that finds it, else its path, relative where it is below this directory."""
+    # Not resolved: the python of a virtual environment is a link to one that does not have this package.
+    path = program.absolute()
+    found = shutil.which(program.name)
+    if found and Path(found).absolute() == path:
+        return program.name
     try:
-        return str(called.absolute().relative_to(Path.cwd()))
+        return str(path.relative_to(Path.cwd()))
     except ValueError:
-        return str(called)
+        return str(path)

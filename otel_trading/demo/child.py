@@ -33,6 +33,7 @@ import otel_trading as ot
 from otel_trading.demo import footprint
 from otel_trading.demo.errors import DemoError
 from otel_trading.demo.options import CONFIG
+from otel_trading.errors import OtelTradingError
 
 if TYPE_CHECKING:
     from otel_trading.demo.cost import Recipe
@@ -181,7 +182,7 @@ def main(make: Callable[[argparse.Namespace], Child], parser: argparse.ArgumentP
 
     try:
         asyncio.run(live())
-    except DemoError as error:
+    except OtelTradingError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(error.exit_code)
     finally:

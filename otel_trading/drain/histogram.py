@@ -238,17 +238,6 @@ class ExponentialHistogram:
             high=self.max,
         )
 
-    def limited(self, max_buckets: int) -> ExponentialHistogram:
-        """Return this at the highest scale at which neither sign has more than ``max_buckets`` buckets (≥ 2).
-
-        Raises ValueError for fewer than two: values on both sides of 1 never share a bucket.
-        """
-        if max_buckets < 2:  # noqa: PLR2004
-            message = f"at least two buckets are needed, not {max_buckets}"
-            raise ValueError(message)
-        steps = max(_steps_to(self.positive, max_buckets), _steps_to(self.negative, max_buckets))
-        return self.rescaled(self.scale - steps)
-
     def cumulative(self, bounds: Sequence[float]) -> list[int]:
         """Return how many observations are ≤ each bound: classic buckets, exactly.
 
@@ -280,14 +269,6 @@ def _rank(q: float, count: int) -> int:
     if rank > 1 and (rank - 1) / count >= q:
         rank -= 1
     return rank
-
-
-def _steps_to(buckets: Buckets, limit: int) -> int:
-    steps = 0
-    low, high = buckets.offset, buckets.offset + len(buckets) - 1
-    while (high >> steps) - (low >> steps) + 1 > limit:
-        steps += 1
-    return steps
 
 
 def _same(one: float, other: float) -> bool:

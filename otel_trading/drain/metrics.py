@@ -1,8 +1,8 @@
 """Our metrics as the SDK's ``MetricsData``, for any push exporter.
 
-Histograms stay exponential: at scale 6 as they were recorded where they fit ``MAX_BUCKETS``, else at the highest
-scale at which they do.  Where ``OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION`` asks for explicit
-buckets by name, they have exact power-of-two buckets instead.
+Histograms stay exponential, at the scale at which they were recorded, however many buckets that takes.  Where
+``OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION`` asks for explicit buckets by name, they have exact
+power-of-two buckets instead.
 """
 
 from __future__ import annotations
@@ -47,9 +47,6 @@ if TYPE_CHECKING:
     from otel_trading.drain.series import Family, Point
 
     _Key = tuple[str, int, frozenset[tuple[str, Any]]]
-
-MAX_BUCKETS = 160
-"""Most buckets of an exported histogram: what the SDK's own exponential histograms have, and Collectors expect."""
 
 _AGGREGATION = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION"
 
@@ -139,20 +136,19 @@ class Stream:
 def _exponential(
     point: Point, histogram: ExponentialHistogram, interval: tuple[int, int], exemplars: list[Exemplar]
 ) -> ExponentialHistogramDataPoint:
-    shown = histogram.limited(MAX_BUCKETS)
     return ExponentialHistogramDataPoint(
         attributes=point.attributes,
         start_time_unix_nano=interval[0],
         time_unix_nano=interval[1],
-        count=shown.count,
-        sum=shown.sum,
-        scale=shown.scale,
-        zero_count=shown.zero_count,
-        positive=Buckets(shown.positive.offset, shown.positive.counts.tolist()),
-        negative=Buckets(shown.negative.offset, shown.negative.counts.tolist()),
+        count=histogram.count,
+        sum=histogram.sum,
+        scale=histogram.scale,
+        zero_count=histogram.zero_count,
+        positive=Buckets(histogram.positive.offset, histogram.positive.counts.tolist()),
+        negative=Buckets(histogram.negative.offset, histogram.negative.counts.tolist()),
         flags=0,
-        min=_known(shown.min),
-        max=_known(shown.max),
+        min=_known(histogram.min),
+        max=_known(histogram.max),
         exemplars=exemplars,
     )
 

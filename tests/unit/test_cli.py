@@ -160,9 +160,9 @@ def test_the_demos_arguments_are_checked(capsys: pytest.CaptureFixture[str], arg
 @pytest.mark.parametrize(
     ("called", "typed"),
     [
-        ("/some/where/otel_trading/__main__.py", f"{Path(sys.executable).name} -m otel_trading"),
-        ("venv/bin/otel-trading", "venv/bin/otel-trading"),
+        ("/some/where/otel_trading/__main__.py", f"{sys.executable} -m otel_trading"),
         ("/opt/x/bin/otel-trading", "/opt/x/bin/otel-trading"),
+        ("/usr/venv/bin/otel-trading", "/usr/venv/bin/otel-trading"),
         ("pytest", "otel-trading"),
     ],
 )
@@ -170,4 +170,16 @@ def test_the_next_command_can_be_typed(monkeypatch: pytest.MonkeyPatch, called: 
     """What the demo suggests is called as this program was."""
     monkeypatch.setattr(sys, "argv", [called])
     monkeypatch.setenv("PATH", "/nonexistent")
+    monkeypatch.chdir("/usr")
+    typed = typed.removeprefix("/usr/")
     assert demo._command() == typed
+
+
+def test_a_program_on_path_is_called_by_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where the shell finds the command by its bare name, that is what is suggested."""
+    program = tmp_path / "otel-trading"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o700)
+    monkeypatch.setattr(sys, "argv", [str(program)])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert demo._command() == "otel-trading"

@@ -206,30 +206,6 @@ def test_a_histogram_cannot_be_refined() -> None:
         ExponentialHistogram.of([1.0], 3).rescaled(4)
 
 
-@given(st.lists(anything, min_size=1), st.integers(2, 160))
-def test_limited_has_few_enough_buckets_and_no_fewer_than_needed(values: list[float], limit: int) -> None:
-    """The limit is kept with the highest scale that keeps it."""
-    histogram = ExponentialHistogram.of(values)
-    small = histogram.limited(limit)
-    assert max(len(small.positive), len(small.negative)) <= limit
-    assert small.count == histogram.count
-    if small.scale < histogram.scale:
-        finer = histogram.rescaled(small.scale + 1)
-        assert max(len(finer.positive), len(finer.negative)) > limit
-
-
-def test_limited_keeps_the_scale_where_all_fits() -> None:
-    """160 buckets hold a factor of 5.6 at scale 6 as they are."""
-    histogram = ExponentialHistogram.of([1e-6, 5e-6])
-    assert histogram.limited(160) is histogram
-
-
-def test_limited_refuses_less_than_two_buckets() -> None:
-    """Values on both sides of 1 never share a bucket, so one bucket may be impossible."""
-    with pytest.raises(ValueError, match="two buckets"):
-        ExponentialHistogram.of([0.5, 2.0]).limited(1)
-
-
 @given(st.lists(st.one_of(anything, st.integers(-25, 25).map(lambda power: 2.0**power))))
 def test_classic_buckets_are_exact(values: list[float]) -> None:
     """Counts at powers of two are those of counting the values one by one."""

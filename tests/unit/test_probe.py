@@ -149,12 +149,13 @@ def test_exit_stack_with_an_exception(recorder: Recorder) -> None:
 
 
 def test_more_open_spans_than_the_table_holds(make_recorder: Callable[..., Recorder]) -> None:
-    """More spans may be open at once than the table holds at first; all are recorded."""
+    """More spans may be open at once than the table holds at first; all are seen, and recorded."""
     recorder = make_recorder(ring__open_spans=16)
     probe = ot.probe("probe.deep")
     with contextlib.ExitStack() as stack:
         for _ in range(400):
             stack.enter_context(probe.span())
+        assert len(recorder.open_spans()) == 400
     assert len(recorder.named("probe.deep")) == 400
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -312,3 +313,38 @@ def test_a_recorded_segment(recorder: Recorder) -> None:
     assert opened.start == record.start <= record.end
     assert recorder.open_spans() == []
     assert recorder.info["pid"] == os.getpid()
+
+
+def test_both_backends_read_alike(recorder: Recorder, tmp_path: Path) -> None:
+    """What one backend has written, the readers of both give back the same."""
+    import otel_trading as ot
+
+    native = pytest.importorskip("otel_trading._native", reason="the C extension was not built")
+    if not hasattr(native, "Reader"):
+        pytest.skip("the C extension was not built")
+    from otel_trading._pure.reader import Reader as PureReader
+
+    probe = ot.probe("reader.alike", tier=ot.P1)
+    for number in range(1500):
+        with probe.span(n=number, text="t" * (number % 120), x=number / 3, y="", z=-number, last=bool(number)):
+            pass
+    left_open = probe.start()
+    ot.flush()
+    copy = tmp_path / "copy.seg"
+    shutil.copyfile(recorder.path, copy)  # a garbage collection records its pause, even during this test's reading
+    probe.stop(left_open)
+    fd = os.open(copy, os.O_RDONLY)
+    readers = [native.Reader(fd), PureReader(fd)]
+    os.close(fd)
+    for call in ("probes", "accounts", "open_spans"):
+        first, second = (getattr(reader, call)() for reader in readers)
+        assert first == second
+    first, second = (reader.read(10_000) for reader in readers)
+    assert len(first) > 1000
+    assert first == second
+    assert readers[0].missed() == readers[1].missed()
+    first, second = ({**reader.info(), "heartbeat_age_ns": 0} for reader in readers)
+    assert first == second
+    for reader in readers:
+        assert 0 <= reader.info()["heartbeat_age_ns"] < 60 * 10**9
+        reader.close()

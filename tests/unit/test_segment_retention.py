@@ -1,0 +1,130 @@
+"""Which segments are a dead process's, and which of them are removed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from segment_image import Image, write
+
+from otel_trading import _layout as at
+from otel_trading import segment
+from otel_trading.segment.process import boot_id, is_alive
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """Give a directory that segments can be made in."""
+    path = tmp_path / "segments"
+    path.mkdir(mode=0o700)
+    return path
+
+
+def start_of(pid: int) -> int:
+    """Give field 22 of a process's stat file, without which nothing tells a reused pid."""
+    stat_file = Path(f"/proc/{pid}/stat")
+    if not stat_file.exists():
+        pytest.skip("there is no /proc here")
+    return int(stat_file.read_bytes().rpartition(b")")[2].split()[19])
+
+
+@pytest.fixture(scope="module")
+def dead_pid() -> int:
+    """Give the pid of a process that has ended."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    return process.pid
+
+
+def test_the_newest_of_the_dead_are_kept(directory: Path, dead_pid: int) -> None:
+    """Of the segments of dead processes the newest 8 stay; those of living ones all do."""
+    for number in range(12):
+        write(directory / f"dead-{number:02}.seg", Image(pid=dead_pid, created_ns=1000 + number))
+    for number in range(12):
+        write(directory / f"live-{number:02}.seg", Image(pid=os.getpid(), created_ns=number))
+    os.close(segment.create("bot", directory).fd)
+    names = sorted(path.name for path in directory.iterdir())
+    assert [name for name in names if name.startswith("dead")] == [f"dead-{number:02}.seg" for number in range(4, 12)]
+    assert sum(name.startswith("live") for name in names) == 12
+
+
+def test_a_reused_pid_is_a_dead_process(directory: Path) -> None:
+    """A process that lives under the pid, but started at another time, is not the one that wrote the segment."""
+    start = start_of(os.getpid())
+    write(directory / "old.seg", Image(pid=os.getpid(), process_start=start + 1, created_ns=1))
+    write(directory / "own.seg", Image(pid=os.getpid(), process_start=start, created_ns=2))
+    assert [found.alive for found in segment.segments(directory)] == [False, True]
+
+
+def test_another_boot_is_a_dead_process(directory: Path) -> None:
+    """On a disk, segments outlive the system that they were written on."""
+    high, low = boot_id()
+    if not high:
+        pytest.skip("the system has no boot id")
+    for number, boot in enumerate([(high, low), (high ^ 1, low)]):
+        image = Image(pid=os.getpid(), created_ns=number)
+        struct.pack_into("<QQ", image.bytes, at.OFF_HEADER_BOOT_ID, *boot)
+        write(directory / f"{number}.seg", image)
+    assert [found.alive for found in segment.segments(directory)] == [True, False]
+
+
+def test_a_zombie_is_dead() -> None:
+    """A process that has ended writes no more, even where nobody has waited for it."""
+    with subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE) as process:
+        start = start_of(process.pid)
+        assert process.stdout is not None
+        assert process.stdout.read() == b""  # its end of the pipe is closed when it ends
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert not is_alive(process.pid, start)
+    assert not is_alive(process.pid, start)
+
+
+def test_without_proc(monkeypatch: pytest.MonkeyPatch, dead_pid: int) -> None:
+    """Where there is no /proc, a signal that does nothing tells."""
+
+    def absent(*_: object, **__: object) -> Any:
+        raise FileNotFoundError
+
+    monkeypatch.setattr("builtins.open", absent)
+    monkeypatch.setattr(os.path, "exists", lambda _: False)
+    assert is_alive(os.getpid(), 5)
+    assert not is_alive(dead_pid, 5)
+
+
+def test_who_can_not_be_asked_is_taken_for_alive(monkeypatch: pytest.MonkeyPatch, dead_pid: int) -> None:
+    """A process that ran out of file descriptors must not remove what another one writes."""
+
+    def exhausted(*_: object, **__: object) -> Any:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr("builtins.open", exhausted)
+    assert is_alive(dead_pid, 5)
+
+
+def test_only_segments_of_ours_are_removed(directory: Path, tmp_path: Path, dead_pid: int) -> None:
+    """Links, pipes, directories, other files, other formats, half a segment, another's: all stay, however many."""
+    outside = write(tmp_path / "outside.seg", Image(pid=dead_pid, created_ns=1))
+    half = Image(pid=dead_pid, created_ns=1)
+    for number in range(10):
+        write(directory / f"dead-{number}.seg", Image(pid=dead_pid, created_ns=100 + number))
+        (directory / f"link-{number}.seg").symlink_to(outside)
+        os.mkfifo(directory / f"pipe-{number}.seg")
+        (directory / f"directory-{number}.seg").mkdir()
+        (directory / f"text-{number}.seg").write_text("not a segment")
+        write(directory / f"other-{number}.txt", Image(pid=dead_pid, created_ns=1))
+        write(directory / f"version-{number}.seg", Image(pid=dead_pid, created_ns=1, version=2))
+        write(directory / f"making-{number}.seg", Image(pid=dead_pid, created_ns=1, version=0))
+        (directory / f"half-{number}.seg").write_bytes(half.bytes[: len(half.bytes) // 2])
+        if os.geteuid() == 0:
+            os.chown(write(directory / f"foreign-{number}.seg", Image(pid=dead_pid, created_ns=1)), 12345, -1)
+    before = {path.name for path in directory.iterdir()}
+    os.close(segment.create("bot", directory).fd)
+    gone = before - {path.name for path in directory.iterdir()}
+    assert gone == {"dead-0.seg", "dead-1.seg"}
+    assert len(segment.segments(directory)) == 8
