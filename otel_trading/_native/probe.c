@@ -131,7 +131,7 @@ probe_stop(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
     struct ot_slot *e = token_entry(t);
     if (OT_UNLIKELY(e == NULL)) {
         if (!t->inert && t->entry == OT_NO_ENTRY)
-            ot_fault(); /* stopped twice */
+            ot_fault();         /* stopped twice */
         t->entry = OT_NO_ENTRY; /* else written as interrupted meanwhile, or of a segment that is gone */
         Py_RETURN_NONE;
     }

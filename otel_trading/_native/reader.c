@@ -12,29 +12,13 @@
 #include "spanstate.h"
 
 #define BATCH 128
-#define NAMES_TOTAL (2U << 20) /* bytes of names believed in; a real table has half of it */
-
-struct ring_place {
-    uint64_t next; /* first record not yet read */
-};
-
-typedef struct {
-    PyObject_HEAD
-    int fd;                /* owned; -1 = closed */
-    uint64_t bytes;        /* of the file, by the last fstat */
-    struct ot_header head; /* as of the last refresh; geometry checked */
-    struct ot_calibration calibration;
-    struct ring_place rings[OT_MAX_RINGS];
-    PyObject *names; /* owned dict: id → str */
-    size_t name_bytes;
-    uint64_t missed;
-    uint64_t torn;
-} ot_reader;
+#define NAMES_TOTAL (8U << 20) /* bytes that the names read so far may take; a real table's take less */
+#define BLOCKS_MAX (OT_MAX_ATTRIBUTES * (sizeof(struct ot_block) + OT_TEXT_MAX))
 
 /* ---- fetching ---- */
 
-static bool
-fetch(const ot_reader *r, uint64_t offset, void *to, size_t bytes)
+bool
+ot_reader_fetch(const ot_reader *r, uint64_t offset, void *to, size_t bytes)
 {
     if (r->fd < 0 || offset > r->bytes || bytes > r->bytes - offset)
         return false;
@@ -97,9 +81,9 @@ attach(ot_reader *r)
 {
     refresh_size(r);
     uint64_t magic = 0;
-    if (r->bytes < sizeof magic || !fetch(r, 0, &magic, sizeof magic) || magic != OT_MAGIC)
+    if (r->bytes < sizeof magic || !ot_reader_fetch(r, 0, &magic, sizeof magic) || magic != OT_MAGIC)
         return refused("foreign: not a segment of otel-trading");
-    if (!fetch(r, 0, &r->head, sizeof r->head))
+    if (!ot_reader_fetch(r, 0, &r->head, sizeof r->head))
         return refused("truncated: the file ends within the header");
     if (r->head.version == 0)
         return refused("damaged: the segment was never published; its process ended while it made it");
@@ -108,16 +92,22 @@ attach(ot_reader *r)
                      (unsigned)r->head.version, OT_VERSION);
         return false;
     }
+    refresh_size(r); /* after the header: the file may grow, and says so before it does */
+    if (r->head.file_bytes > r->bytes) {
+        PyErr_Format(PyExc_ValueError, "truncated: the file has %llu of its %llu bytes", (unsigned long long)r->bytes,
+                     (unsigned long long)r->head.file_bytes);
+        return false;
+    }
     return check_header(r);
 }
 
 /* The counts that grow; whatever they say, the geometry stays what was checked. */
-static void
-refresh(ot_reader *r)
+void
+ot_reader_refresh(ot_reader *r)
 {
     struct ot_header now;
     refresh_size(r);
-    if (!fetch(r, 0, &now, sizeof now))
+    if (!ot_reader_fetch(r, 0, &now, sizeof now))
         return;
     struct ot_header *h = &r->head;
     h->ring_count = now.ring_count < h->max_rings ? now.ring_count : h->max_rings;
@@ -133,10 +123,10 @@ refresh(ot_reader *r)
     memcpy(h->spans_refused, now.spans_refused, sizeof h->spans_refused);
 
     struct ot_control c;
-    for (int i = 0; i < 100 && fetch(r, h->control_offset, &c, sizeof c); i++) {
+    for (int i = 0; i < 100 && ot_reader_fetch(r, h->control_offset, &c, sizeof c); i++) {
         uint64_t again = 0;
         if (c.calibration % 2 == 0 &&
-            fetch(r, h->control_offset + offsetof(struct ot_control, calibration), &again, sizeof again) &&
+            ot_reader_fetch(r, h->control_offset + offsetof(struct ot_control, calibration), &again, sizeof again) &&
             again == c.calibration) {
             r->calibration.anchor = (struct ot_moment){c.anchor_ticks, c.anchor_mono_ns, c.anchor_unix_ns};
             memcpy(&r->calibration.ns_per_tick, &c.ns_per_tick, sizeof c.ns_per_tick);
@@ -150,10 +140,10 @@ refresh(ot_reader *r)
 }
 
 /* A ring's header, checked. */
-static bool
-ring_at(const ot_reader *r, uint32_t i, struct ot_ring *ring)
+bool
+ot_reader_ring(const ot_reader *r, uint32_t i, struct ot_ring *ring)
 {
-    if (!fetch(r, r->head.rings_offset + (uint64_t)i * sizeof *ring, ring, sizeof *ring))
+    if (!ot_reader_fetch(r, r->head.rings_offset + (uint64_t)i * sizeof *ring, ring, sizeof *ring))
         return false;
     uint64_t capacity = ring->capacity, arena = ring->arena_bytes;
     if (capacity == 0 || (capacity & (capacity - 1)) != 0 || capacity > 1U << 24 || ring->open_capacity > 1U << 20 ||
@@ -165,8 +155,8 @@ ring_at(const ot_reader *r, uint32_t i, struct ot_ring *ring)
            ring->arena_offset % 8 == 0 && arena <= r->bytes && ring->arena_offset <= r->bytes - arena;
 }
 
-static PyObject *
-name_of(void *context, uint32_t id)
+PyObject *
+ot_reader_name(void *context, uint32_t id)
 {
     ot_reader *r = context;
     PyObject *key = PyLong_FromUnsignedLong(id);
@@ -177,17 +167,19 @@ name_of(void *context, uint32_t id)
         Py_DECREF(key);
         return Py_XNewRef(known);
     }
+    if (id >= r->head.name_count)
+        ot_reader_refresh(r); /* published since */
     struct ot_name entry;
     char text[OT_NAME_BYTES];
     PyObject *name = NULL;
     bool stored = false;
     if (id < r->head.name_count && r->name_bytes < NAMES_TOTAL &&
-        fetch(r, r->head.names_offset + (uint64_t)id * sizeof entry, &entry, sizeof entry) &&
+        ot_reader_fetch(r, r->head.names_offset + (uint64_t)id * sizeof entry, &entry, sizeof entry) &&
         entry.bytes <= sizeof text && entry.bytes <= r->head.text_bytes &&
         entry.offset <= r->head.text_bytes - entry.bytes &&
-        fetch(r, r->head.text_offset + entry.offset, text, entry.bytes)) {
+        ot_reader_fetch(r, r->head.text_offset + entry.offset, text, entry.bytes)) {
         name = PyUnicode_DecodeUTF8(text, (Py_ssize_t)entry.bytes, "replace");
-        r->name_bytes += entry.bytes + 64;
+        r->name_bytes += entry.bytes + 96;
         stored = name != NULL && PyDict_SetItem(r->names, key, name) == 0;
         if (!stored)
             Py_CLEAR(name);
@@ -201,9 +193,23 @@ name_of(void *context, uint32_t id)
 
 /* ---- spans ---- */
 
-/* A span's arena blocks, newest first, as ot_span_state wants them. */
+static bool
+have_room(ot_reader *r, size_t bytes)
+{
+    if (bytes <= r->room)
+        return true;
+    size_t room = bytes < BLOCKS_MAX / 2 ? bytes * 2 : BLOCKS_MAX;
+    uint8_t *bigger = bytes <= BLOCKS_MAX ? PyMem_Realloc(r->blocks, room) : NULL;
+    if (bigger == NULL)
+        return false;
+    r->blocks = bigger;
+    r->room = room;
+    return true;
+}
+
+/* A span's arena blocks into r->blocks, newest first, as ot_span_state wants them; how many bytes. */
 static size_t
-fetch_blocks(const ot_reader *r, uint32_t index, const struct ot_ring *ring, uint64_t newest, uint8_t *to, size_t room)
+fetch_blocks(ot_reader *r, uint32_t index, const struct ot_ring *ring, uint64_t newest)
 {
     size_t used = 0, ends[OT_MAX_ATTRIBUTES];
     uint64_t positions[OT_MAX_ATTRIBUTES], at = newest;
@@ -211,13 +217,14 @@ fetch_blocks(const ot_reader *r, uint32_t index, const struct ot_ring *ring, uin
     while (at != 0 && n < OT_MAX_ATTRIBUTES) {
         struct ot_block b;
         uint64_t position = at - 1, offset = position & (ring->arena_bytes - 1);
-        if (offset + sizeof b > ring->arena_bytes || !fetch(r, ring->arena_offset + offset, &b, sizeof b))
+        if (offset + sizeof b > ring->arena_bytes || !ot_reader_fetch(r, ring->arena_offset + offset, &b, sizeof b))
             break;
         size_t whole = (sizeof b + (size_t)b.bytes + 7) & ~(size_t)7;
         if (b.position != position || b.bytes > OT_TEXT_MAX || offset + sizeof b + b.bytes > ring->arena_bytes ||
-            whole > room - used || !fetch(r, ring->arena_offset + offset + sizeof b, to + used + sizeof b, b.bytes))
+            !have_room(r, used + whole) ||
+            !ot_reader_fetch(r, ring->arena_offset + offset + sizeof b, r->blocks + used + sizeof b, b.bytes))
             break;
-        memcpy(to + used, &b, sizeof b);
+        memcpy(r->blocks + used, &b, sizeof b);
         used += whole;
         positions[n] = position;
         ends[n++] = used;
@@ -227,7 +234,7 @@ fetch_blocks(const ot_reader *r, uint32_t index, const struct ot_ring *ring, uin
     }
     /* what the writer has reached since may have been copied half new */
     struct ot_ring now;
-    if (n == 0 || !fetch(r, r->head.rings_offset + (uint64_t)index * sizeof now, &now, sizeof now))
+    if (n == 0 || !ot_reader_fetch(r, r->head.rings_offset + (uint64_t)index * sizeof now, &now, sizeof now))
         return 0;
     unsigned good = 0;
     while (good < n && now.arena_head - positions[good] <= ring->arena_bytes)
@@ -235,22 +242,22 @@ fetch_blocks(const ot_reader *r, uint32_t index, const struct ot_ring *ring, uin
     return good == 0 ? 0 : ends[good - 1];
 }
 
+/* Can a recorder have written this?  What it can not have is damaged. */
+static bool
+plausible(ot_reader *r, const struct ot_slot *s)
+{
+    if (s->probe >= r->head.probe_count)
+        ot_reader_refresh(r); /* published since */
+    return s->probe < r->head.probe_count && s->tier < OT_TIERS && s->status <= OT_STATUS_ERROR &&
+           s->count <= OT_INLINE_ATTRIBUTES;
+}
+
 static PyObject *
 state_of(ot_reader *r, uint32_t index, const struct ot_ring *ring, const struct ot_slot *s, bool open)
 {
-    enum { ROOM = 64 * 1024 };
-    static uint8_t blocks[ROOM]; /* under the GIL, and used up before it can be given away */
-    size_t bytes = 0;
-    if (s->extra && s->arena != 0)
-        bytes = fetch_blocks(r, index, ring, s->arena, blocks, ROOM);
-    PyObject *copy = bytes > 0 ? PyBytes_FromStringAndSize((const char *)blocks, (Py_ssize_t)bytes) : NULL;
-    if (bytes > 0 && copy == NULL)
-        return NULL;
-    PyObject *state =
-        ot_span_state(s, ot_unix_ns(&r->calibration, s->start), open ? 0 : ot_unix_ns(&r->calibration, s->end),
-                      copy != NULL ? (const uint8_t *)PyBytes_AS_STRING(copy) : NULL, bytes, name_of, r);
-    Py_XDECREF(copy);
-    return state;
+    size_t bytes = s->extra && s->arena != 0 ? fetch_blocks(r, index, ring, s->arena) : 0;
+    return ot_span_state(s, ot_unix_ns(&r->calibration, s->start), open ? 0 : ot_unix_ns(&r->calibration, s->end),
+                         r->blocks, bytes, ot_reader_name, r);
 }
 
 /* The slot that the writer comes to next: it has not begun while the slot still has record n's number. */
@@ -259,7 +266,7 @@ still(const ot_reader *r, const struct ot_ring *ring, uint64_t n)
 {
     uint64_t seq;
     uint64_t offset = ring->slots_offset + (n & (ring->capacity - 1)) * sizeof(struct ot_slot);
-    return fetch(r, offset, &seq, sizeof seq) && seq == 2 * n + 2;
+    return ot_reader_fetch(r, offset, &seq, sizeof seq) && seq == 2 * n + 2;
 }
 
 /* Up to `limit` spans of one ring to `list`; 0, or -1 with an exception set. */
@@ -268,7 +275,7 @@ read_ring(ot_reader *r, uint32_t index, Py_ssize_t limit, PyObject *list)
 {
     struct ot_ring ring;
     struct ot_slot batch[BATCH];
-    if (!ring_at(r, index, &ring))
+    if (!ot_reader_ring(r, index, &ring))
         return 0;
     uint64_t *next = &r->rings[index].next, capacity = ring.capacity;
     if (*next > ring.head)
@@ -284,10 +291,10 @@ read_ring(ot_reader *r, uint32_t index, Py_ssize_t limit, PyObject *list)
         uint64_t left = (uint64_t)(limit - PyList_GET_SIZE(list));
         count = count < left ? count : left;
         struct ot_ring after;
-        if (!fetch(r, ring.slots_offset + place * sizeof *batch, batch, count * sizeof *batch))
+        if (!ot_reader_fetch(r, ring.slots_offset + place * sizeof *batch, batch, count * sizeof *batch))
             return 0;
         OT_FENCE_ACQUIRE();
-        if (!fetch(r, r->head.rings_offset + (uint64_t)index * sizeof after, &after, sizeof after))
+        if (!ot_reader_fetch(r, r->head.rings_offset + (uint64_t)index * sizeof after, &after, sizeof after))
             return 0;
         for (uint64_t i = 0; i < count; i++) {
             uint64_t n = (*next)++;
@@ -299,8 +306,12 @@ read_ring(ot_reader *r, uint32_t index, Py_ssize_t limit, PyObject *list)
                 r->torn++;
                 continue;
             }
-            if (batch[i].state != OT_SLOT_SPAN)
+            if (batch[i].state == OT_SLOT_VALUE)
                 continue;
+            if (batch[i].state != OT_SLOT_SPAN || !plausible(r, &batch[i])) {
+                r->torn++;
+                continue;
+            }
             PyObject *state = state_of(r, index, &ring, &batch[i], false);
             int failed = state == NULL || PyList_Append(list, state) < 0;
             Py_XDECREF(state);
@@ -311,6 +322,18 @@ read_ring(ot_reader *r, uint32_t index, Py_ssize_t limit, PyObject *list)
     return 0;
 }
 
+static bool
+begin(ot_reader *r)
+{
+    if (r->busy) {
+        PyErr_SetString(PyExc_RuntimeError, "this reader is reading already, in a finalizer's way");
+        return false;
+    }
+    r->busy = true;
+    ot_reader_refresh(r);
+    return true;
+}
+
 static PyObject *
 reader_read(PyObject *self, PyObject *limit)
 {
@@ -318,12 +341,14 @@ reader_read(PyObject *self, PyObject *limit)
     Py_ssize_t want = PyLong_AsSsize_t(limit);
     if (want == -1 && PyErr_Occurred())
         return NULL;
-    refresh(r);
+    if (!begin(r))
+        return NULL;
     PyObject *list = PyList_New(0);
     for (uint32_t i = 0; list != NULL && i < r->head.ring_count && PyList_GET_SIZE(list) < want; i++) {
         if (read_ring(r, i, want, list) < 0)
             Py_CLEAR(list);
     }
+    r->busy = false;
     return list;
 }
 
@@ -333,15 +358,17 @@ read_open(ot_reader *r, uint32_t index, uint64_t table, uint32_t capacity, PyObj
 {
     struct ot_ring ring;
     struct ot_slot batch[BATCH], again[BATCH];
-    if (!ring_at(r, index, &ring))
+    if (!ot_reader_ring(r, index, &ring))
         return 0;
     for (uint32_t at = 0; at < capacity; at += BATCH) {
         uint32_t count = capacity - at < BATCH ? capacity - at : BATCH;
         uint64_t offset = table + (uint64_t)at * sizeof *batch;
-        if (!fetch(r, offset, batch, count * sizeof *batch) || !fetch(r, offset, again, count * sizeof *batch))
+        if (!ot_reader_fetch(r, offset, batch, count * sizeof *batch) ||
+            !ot_reader_fetch(r, offset, again, count * sizeof *batch))
             return 0;
         for (uint32_t i = 0; i < count; i++) {
-            if (batch[i].state != OT_SLOT_OPEN || batch[i].seq % 2 != 0 || again[i].seq != batch[i].seq)
+            if (batch[i].state != OT_SLOT_OPEN || batch[i].seq % 2 != 0 || again[i].seq != batch[i].seq ||
+                !plausible(r, &batch[i]))
                 continue;
             PyObject *state = state_of(r, index, &ring, &batch[i], true);
             int failed = state == NULL || PyList_Append(list, state) < 0;
@@ -357,11 +384,12 @@ static PyObject *
 reader_open_spans(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     ot_reader *r = (ot_reader *)self;
-    refresh(r);
+    if (!begin(r))
+        return NULL;
     PyObject *list = PyList_New(0);
     for (uint32_t i = 0; list != NULL && i < r->head.ring_count; i++) {
         struct ot_ring ring;
-        if (ring_at(r, i, &ring) && read_open(r, i, ring.open_offset, ring.open_capacity, list) < 0)
+        if (ot_reader_ring(r, i, &ring) && read_open(r, i, ring.open_offset, ring.open_capacity, list) < 0)
             Py_CLEAR(list);
     }
     for (uint32_t i = 0; list != NULL && i < r->head.extent_count; i++) {
@@ -370,6 +398,7 @@ reader_open_spans(PyObject *self, PyObject *Py_UNUSED(ignored))
             read_open(r, r->head.extent_ring[i], offset, OT_EXTENT_ENTRIES, list) < 0)
             Py_CLEAR(list);
     }
+    r->busy = false;
     return list;
 }
 
@@ -378,118 +407,6 @@ reader_missed(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     const ot_reader *r = (const ot_reader *)self;
     return Py_BuildValue("(KK)", (unsigned long long)r->missed, (unsigned long long)r->torn);
-}
-
-/* ---- tables ---- */
-
-/* Append, stealing; 0 or -1. */
-static int
-append(PyObject *list, PyObject *item)
-{
-    int result = item == NULL ? -1 : PyList_Append(list, item);
-    Py_XDECREF(item);
-    return result;
-}
-
-static PyObject *
-reader_probes(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    ot_reader *r = (ot_reader *)self;
-    refresh(r);
-    PyObject *list = PyList_New(0);
-    for (uint32_t i = 0; list != NULL && i < r->head.probe_count; i++) {
-        struct ot_probe p;
-        if (!fetch(r, r->head.probes_offset + (uint64_t)i * sizeof p, &p, sizeof p))
-            break;
-        PyObject *name = name_of(r, p.name);
-        if (name == NULL ||
-            append(list, Py_BuildValue("(OIKOI)", name, (unsigned)p.tier % OT_TIERS, (unsigned long long)p.sla_ns,
-                                       p.leaf ? Py_True : Py_False, (unsigned)p.kind)) < 0)
-            Py_CLEAR(list);
-        Py_XDECREF(name);
-    }
-    return list;
-}
-
-static PyObject *
-reader_accounts(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    ot_reader *r = (ot_reader *)self;
-    struct ot_accounts a = {0};
-    uint64_t recorded[OT_TIERS] = {0};
-    refresh(r);
-    (void)fetch(r, r->head.accounts_offset, &a, sizeof a);
-    for (uint32_t i = 0; i < r->head.ring_count; i++) {
-        struct ot_ring ring;
-        for (int t = 0; ring_at(r, i, &ring) && t < OT_TIERS; t++)
-            recorded[t] += ring.recorded[t];
-    }
-    for (int t = 0; t < OT_TIERS; t++) {
-        recorded[t] += r->head.spans_refused[t];
-        a.refused[t] += r->head.spans_refused[t];
-    }
-    PyObject *list = PyList_New(0);
-    for (int t = 0; list != NULL && t < OT_TIERS; t++) {
-        uint64_t settled = a.exported[t] + a.sampled_out[t] + a.overwritten[t] + a.refused[t];
-        if (append(list,
-                   Py_BuildValue("{sKsKsKsKsKsK}", "recorded", (unsigned long long)recorded[t], "exported",
-                                 (unsigned long long)a.exported[t], "sampled_out", (unsigned long long)a.sampled_out[t],
-                                 "overwritten", (unsigned long long)a.overwritten[t], "refused",
-                                 (unsigned long long)a.refused[t], "pending",
-                                 (unsigned long long)(recorded[t] > settled ? recorded[t] - settled : 0))) < 0)
-            Py_CLEAR(list);
-    }
-    return list;
-}
-
-static PyObject *
-rings_of(const ot_reader *r)
-{
-    PyObject *list = PyList_New(0);
-    for (uint32_t i = 0; list != NULL && i < r->head.ring_count; i++) {
-        struct ot_ring ring;
-        if (ring_at(r, i, &ring) &&
-            append(list, Py_BuildValue("{sKsIsKsKsKsK}", "thread_id", (unsigned long long)ring.thread_id, "capacity",
-                                       (unsigned)ring.capacity, "head", (unsigned long long)ring.head, "tail",
-                                       (unsigned long long)ring.tail, "backlog",
-                                       (unsigned long long)(ring.head > ring.tail ? ring.head - ring.tail : 0),
-                                       "backlog_max", (unsigned long long)ring.backlog_max)) < 0)
-            Py_CLEAR(list);
-    }
-    return list;
-}
-
-static PyObject *
-reader_info(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    ot_reader *r = (ot_reader *)self;
-    refresh(r);
-    const struct ot_header *h = &r->head;
-    struct ot_control c = {0};
-    (void)fetch(r, h->control_offset, &c, sizeof c);
-    double age = (double)(int64_t)(ot_ticks() - c.heartbeat) * r->calibration.ns_per_tick;
-    bool comparable = h->clock == (uint32_t)ot_clock_kind && c.heartbeat != 0 && age > 0 && age < 9e18;
-    char boot_id[40];
-    PyOS_snprintf(boot_id, sizeof boot_id, "%016llx%016llx", (unsigned long long)h->boot_id[0],
-                  (unsigned long long)h->boot_id[1]);
-    PyObject *rings = rings_of(r);
-    PyObject *resource = PyUnicode_DecodeUTF8((const char *)h->resource, (Py_ssize_t)h->resource_bytes, "replace");
-    PyObject *result = NULL;
-    static const char *const clocks[] = {"monotonic", "tsc", "cntvct"};
-    if (rings && resource)
-        result = Py_BuildValue(
-            "{sIsIsIsssssKsKsssOsOsOsKsKs(KKKK)sLsKsK}", "pid", (unsigned)h->pid, "uid", (unsigned)h->uid, "version",
-            (unsigned)h->version, "backend", h->backend == 1 ? "native" : "pure", "clock",
-            h->clock < 3 ? clocks[h->clock] : "unknown", "created_ns", (unsigned long long)h->created_ns,
-            "process_start", (unsigned long long)h->process_start, "boot_id", boot_id, "closed",
-            h->closed ? Py_True : Py_False, "resource", resource, "rings", rings, "switches",
-            (unsigned long long)c.switches, "threshold", (unsigned long long)c.threshold, "tier_words",
-            (unsigned long long)c.tier_word[0], (unsigned long long)c.tier_word[1], (unsigned long long)c.tier_word[2],
-            (unsigned long long)c.tier_word[3], "heartbeat_age_ns", comparable ? (long long)age : -1LL, "faults",
-            (unsigned long long)h->faults, "names_refused", (unsigned long long)h->names_refused);
-    Py_XDECREF(rings);
-    Py_XDECREF(resource);
-    return result;
 }
 
 /* ---- the type ---- */
@@ -514,7 +431,7 @@ reader_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
         Py_DECREF(r);
         return NULL;
     }
-    refresh(r);
+    ot_reader_refresh(r);
     return (PyObject *)r;
 }
 
@@ -535,14 +452,15 @@ reader_dealloc(PyObject *self)
     if (r->fd >= 0)
         close(r->fd);
     Py_CLEAR(r->names);
+    PyMem_Free(r->blocks);
     Py_TYPE(self)->tp_free(self);
 }
 
 static PyMethodDef reader_methods[] = {
     {"close", reader_close, METH_NOARGS, NULL},
-    {"info", reader_info, METH_NOARGS, NULL},
-    {"probes", reader_probes, METH_NOARGS, NULL},
-    {"accounts", reader_accounts, METH_NOARGS, NULL},
+    {"info", ot_reader_info, METH_NOARGS, NULL},
+    {"probes", ot_reader_probes, METH_NOARGS, NULL},
+    {"accounts", ot_reader_accounts, METH_NOARGS, NULL},
     {"read", reader_read, METH_O, NULL},
     {"missed", reader_missed, METH_NOARGS, NULL},
     {"open_spans", reader_open_spans, METH_NOARGS, NULL},

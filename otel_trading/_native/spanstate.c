@@ -61,7 +61,8 @@ attributes_of(const struct ot_slot *s, const uint8_t *blocks, size_t bytes, ot_n
         return attributes;
     unsigned count = s->count < OT_INLINE_ATTRIBUTES ? s->count : OT_INLINE_ATTRIBUTES;
     for (unsigned i = 0; i < count; i++) {
-        if (put(attributes, s->key[i], s->type[i], (const uint8_t *)&s->value[i], 8, name, context) < 0)
+        if (s->type[i] != OT_TYPE_TEXT && /* texts are in the arena */
+            put(attributes, s->key[i], s->type[i], (const uint8_t *)&s->value[i], 8, name, context) < 0)
             goto failed;
     }
     /* oldest first, so that the newest of a key stays */

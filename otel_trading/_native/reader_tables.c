@@ -1,0 +1,114 @@
+/* What a segment says of itself: header, probes, rings, accounts. */
+#include "reader.h"
+
+#include <string.h>
+
+/* Append, stealing; 0 or -1. */
+static int
+append(PyObject *list, PyObject *item)
+{
+    int result = item == NULL ? -1 : PyList_Append(list, item);
+    Py_XDECREF(item);
+    return result;
+}
+
+PyObject *
+ot_reader_probes(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    ot_reader *r = (ot_reader *)self;
+    ot_reader_refresh(r);
+    PyObject *list = PyList_New(0);
+    for (uint32_t i = 0; list != NULL && i < r->head.probe_count; i++) {
+        struct ot_probe p;
+        if (!ot_reader_fetch(r, r->head.probes_offset + (uint64_t)i * sizeof p, &p, sizeof p))
+            break;
+        PyObject *name = ot_reader_name(r, p.name);
+        if (name == NULL ||
+            append(list, Py_BuildValue("(OIKOI)", name, (unsigned)p.tier % OT_TIERS, (unsigned long long)p.sla_ns,
+                                       p.leaf ? Py_True : Py_False, (unsigned)p.kind)) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(name);
+    }
+    return list;
+}
+
+PyObject *
+ot_reader_accounts(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    ot_reader *r = (ot_reader *)self;
+    struct ot_accounts a = {0};
+    uint64_t recorded[OT_TIERS] = {0};
+    ot_reader_refresh(r);
+    (void)ot_reader_fetch(r, r->head.accounts_offset, &a, sizeof a);
+    for (uint32_t i = 0; i < r->head.ring_count; i++) {
+        struct ot_ring ring;
+        for (int t = 0; ot_reader_ring(r, i, &ring) && t < OT_TIERS; t++)
+            recorded[t] += ring.recorded[t];
+    }
+    for (int t = 0; t < OT_TIERS; t++) {
+        recorded[t] += r->head.spans_refused[t];
+        a.refused[t] += r->head.spans_refused[t];
+    }
+    PyObject *list = PyList_New(0);
+    for (int t = 0; list != NULL && t < OT_TIERS; t++) {
+        uint64_t settled = a.exported[t] + a.sampled_out[t] + a.overwritten[t] + a.refused[t];
+        if (append(list,
+                   Py_BuildValue("{sKsKsKsKsKsK}", "recorded", (unsigned long long)recorded[t], "exported",
+                                 (unsigned long long)a.exported[t], "sampled_out", (unsigned long long)a.sampled_out[t],
+                                 "overwritten", (unsigned long long)a.overwritten[t], "refused",
+                                 (unsigned long long)a.refused[t], "pending",
+                                 (unsigned long long)(recorded[t] > settled ? recorded[t] - settled : 0))) < 0)
+            Py_CLEAR(list);
+    }
+    return list;
+}
+
+static PyObject *
+rings_of(const ot_reader *r)
+{
+    PyObject *list = PyList_New(0);
+    for (uint32_t i = 0; list != NULL && i < r->head.ring_count; i++) {
+        struct ot_ring ring;
+        if (ot_reader_ring(r, i, &ring) &&
+            append(list, Py_BuildValue("{sKsIsKsKsKsK}", "thread_id", (unsigned long long)ring.thread_id, "capacity",
+                                       (unsigned)ring.capacity, "head", (unsigned long long)ring.head, "tail",
+                                       (unsigned long long)ring.tail, "backlog",
+                                       (unsigned long long)(ring.head > ring.tail ? ring.head - ring.tail : 0),
+                                       "backlog_max", (unsigned long long)ring.backlog_max)) < 0)
+            Py_CLEAR(list);
+    }
+    return list;
+}
+
+PyObject *
+ot_reader_info(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    ot_reader *r = (ot_reader *)self;
+    ot_reader_refresh(r);
+    const struct ot_header *h = &r->head;
+    struct ot_control c = {0};
+    (void)ot_reader_fetch(r, h->control_offset, &c, sizeof c);
+    double age = (double)(int64_t)(ot_ticks() - c.heartbeat) * r->calibration.ns_per_tick;
+    bool comparable = h->clock == (uint32_t)ot_clock_kind && c.heartbeat != 0 && age > 0 && age < 9e18;
+    char boot_id[40];
+    PyOS_snprintf(boot_id, sizeof boot_id, "%016llx%016llx", (unsigned long long)h->boot_id[0],
+                  (unsigned long long)h->boot_id[1]);
+    PyObject *rings = rings_of(r);
+    PyObject *resource = PyUnicode_DecodeUTF8((const char *)h->resource, (Py_ssize_t)h->resource_bytes, "replace");
+    PyObject *result = NULL;
+    static const char *const clocks[] = {"monotonic", "tsc", "cntvct"};
+    if (rings && resource)
+        result = Py_BuildValue(
+            "{sIsIsIsssssKsKsssOsOsOsKsKs(KKKK)sLsKsK}", "pid", (unsigned)h->pid, "uid", (unsigned)h->uid, "version",
+            (unsigned)h->version, "backend", h->backend == 1 ? "native" : "pure", "clock",
+            h->clock < 3 ? clocks[h->clock] : "unknown", "created_ns", (unsigned long long)h->created_ns,
+            "process_start", (unsigned long long)h->process_start, "boot_id", boot_id, "closed",
+            h->closed ? Py_True : Py_False, "resource", resource, "rings", rings, "switches",
+            (unsigned long long)c.switches, "threshold", (unsigned long long)c.threshold, "tier_words",
+            (unsigned long long)c.tier_word[0], (unsigned long long)c.tier_word[1], (unsigned long long)c.tier_word[2],
+            (unsigned long long)c.tier_word[3], "heartbeat_age_ns", comparable ? (long long)age : -1LL, "faults",
+            (unsigned long long)h->faults, "names_refused", (unsigned long long)h->names_refused);
+    Py_XDECREF(rings);
+    Py_XDECREF(resource);
+    return result;
+}
