@@ -92,9 +92,12 @@ bench: $(NATIVE) ## Measure the cost of every form, the paced load and the peers
 
 SANITIZE := $(CURDIR)/build/sanitize
 # "bounded" (continuous integration): what touches memory that somebody else may write.
-BOUNDED = $(wildcard $(foreach name,reader segment ring names probe attribute instrument thread fork lifecycle allocation,\
+BOUNDED = $(wildcard $(foreach name,reader segment ring names probe attribute instrument thread lifecycle allocation,\
 	tests/unit/test_*$(name)*.py tests/integration/test_*$(name)*.py))
 SANITIZE_TESTS ?= $(if $(filter bounded,$(OTEL_TRADING_SANITIZE_TESTS)),$(sort $(BOUNDED)),tests)
+# A child that is forked while another thread allocates inherits the sanitizer's allocator locked, and hangs: GCC 12's
+# libasan, for one, does not take its locks around a fork, as malloc does. So the tests of forks do not run here.
+SANITIZE_SKIP := --ignore=tests/unit/test_fork.py
 # PYTHONSAFEPATH keeps the checkout, with its ordinary build, out of the way of children that are started in it.
 SANITIZE_ENV = env PYTHONPATH=$(SANITIZE) PYTHONSAFEPATH=1 PYTHONMALLOC=malloc OTEL_TRADING_BACKEND=native \
 	LD_PRELOAD="$$($${CC:-cc} -print-file-name=libasan.so)" ASAN_OPTIONS=detect_leaks=0:allow_user_segv_handler=1 \
@@ -106,7 +109,7 @@ sanitize: $(STAMPS)/test $(STAMPS)/app ## Run the native suite with address and 
 	@OTEL_TRADING_BUILD=yes OTEL_TRADING_SANITIZE=address,undefined \
 		$(BIN)/python setup.py -q build --build-base $(SANITIZE) --build-lib $(SANITIZE)
 	@$(SANITIZE_ENV) $(BIN)/python -c 'import otel_trading._native as n; assert n.__file__.startswith("$(SANITIZE)"), n.__file__'
-	$(SANITIZE_ENV) $(BIN)/pytest -n $(JOBS) -p no:cacheprovider $(PYTEST) $(SANITIZE_TESTS)
+	$(SANITIZE_ENV) $(BIN)/pytest -n $(JOBS) -p no:cacheprovider $(SANITIZE_SKIP) $(PYTEST) $(SANITIZE_TESTS)
 
 .PHONY: clean
 clean: ## Remove everything that was built, and the virtual environment in the checkout

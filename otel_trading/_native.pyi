@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar, final
 
 BACKEND: Final[Literal["native", "pure"]]
 
-F = TypeVar("F", bound=Callable[..., Any])
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 AttributeValue: TypeAlias = bool | int | float | str
 
@@ -79,7 +79,7 @@ class Probe:
     kind: int
     id: int
     def __new__(cls, name: str, tier: int = 1, sla_ns: int = 0, leaf: bool = False, kind: int = 0) -> Probe: ...
-    def __call__(self, function: F, /) -> F:
+    def __call__(self, function: _F, /) -> _F:
         """``otel_trading._wrap.wrap(self, function)``."""
     def __enter__(self) -> Span: ...
     def __exit__(
@@ -89,7 +89,7 @@ class Probe:
     def start(self, parent: Span | None = None, /) -> Token: ...
     def stop(self, token: Token, error: BaseException | None = None, /) -> None: ...
 
-def traced(probe: Probe, function: F, /) -> F:
+def traced(probe: Probe, function: _F, /) -> _F:
     """Wrap a plain (not async, not generator) function; methods bind, introspection sees the original."""
 
 @final
@@ -103,7 +103,9 @@ class Counter:
 @final
 class Gauge:
     id: int
-    def __new__(cls, name: str, tier: int = 1, unit: str = "", description: str = "", attributes: str = "") -> Gauge: ...
+    def __new__(
+        cls, name: str, tier: int = 1, unit: str = "", description: str = "", attributes: str = ""
+    ) -> Gauge: ...
     def set(self, value: float, /) -> None: ...
 
 @final

@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from otel_trading import segment
 from conftest import child_environment, wait_until
+
+from otel_trading import segment
 
 if TYPE_CHECKING:
     import pytest
