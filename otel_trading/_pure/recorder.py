@@ -1,0 +1,177 @@
+"""The process's recorder: its segment, its rings, and which thread has which."""
+
+from __future__ import annotations
+
+import sys
+from _thread import RLock, _local, get_native_id
+
+from otel_trading import _layout as at
+from otel_trading._pure.mapped import Piece, main_geometry, thread_geometry
+from otel_trading._pure.names import names
+from otel_trading._pure.writer import OFF, TIER, Writer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import mmap
+    from collections.abc import Callable
+
+    from otel_trading._pure.mapped import SegmentFile
+
+MASK = (1 << at.SAMPLE_BITS) - 1
+"""A trace's randomness in its low word."""
+_SWITCHES = at.OFF_CONTROL_SWITCHES
+
+
+class _Here(_local):
+    """What each thread has for itself; both are missing before its first record."""
+
+    writer: Writer
+    keeper: _Keeper
+
+
+class _Keeper:
+    """Lets a ring go when its thread ends, and with it the thread's own variables."""
+
+    __slots__ = ("writer",)
+
+    def __init__(self, writer: Writer) -> None:
+        self.writer = writer
+        writer.owner = self
+
+    def __del__(self) -> None:
+        if self.writer.owner is self:
+            self.writer.owner = None
+
+
+class Recorder:
+    """One a process."""
+
+    def __init__(self) -> None:
+        self.lock = RLock()
+        self.file: SegmentFile | None = None  # while it records
+        self.gate: mmap.mmap | bytes = OFF  # the file's map, for what needs no ring
+        self.writers: list[Writer] = []
+        self.reopen: Callable[[], None] | None = None
+        self.reopening = False
+        self.inherited = False  # in a forked child: the parent was recording
+
+    # ---- rings ----
+
+    def add_ring(self, piece: Piece, offset: int, *, main: bool) -> Writer:
+        """Put a ring, whose space is there, at the end of the directory."""
+        file = self.file
+        assert file is not None
+        geometry = main_geometry(file.settings) if main else thread_geometry(file.settings)
+        writer = Writer(file, len(self.writers), piece, offset, geometry)
+        self.writers.append(writer)
+        file.halves[at.OFF_HEADER_RING_COUNT // 4] = len(self.writers)
+        return writer
+
+    def _find_ring(self) -> Writer:
+        file = self.file
+        assert file is not None
+        for writer in self.writers:
+            if writer.owner is None:
+                return writer
+        if len(self.writers) < at.MAX_RINGS:
+            appended = file.append(thread_geometry(file.settings).bytes)
+            if appended is not None:
+                return self.add_ring(*appended, main=False)
+        # No room for another: share the last one.
+        writer = self.writers[-1]
+        writer.shared = True
+        return writer
+
+    def claim(self) -> Writer | None:
+        """Give the calling thread's ring, a new one if need be; None where nothing is recorded.
+
+        In a forked child the first record makes the segment.
+        """
+        if self.file is None:
+            reopen = self.reopen
+            if reopen is None or self.reopening:
+                return None
+            self.reopen = None
+            self.reopening = True
+            try:
+                reopen()
+            except Exception:  # noqa: BLE001  it is not the caller's
+                sys.excepthook(*sys.exc_info())
+            finally:
+                self.reopening = False
+        try:
+            writer = here.writer
+        except AttributeError:
+            pass
+        else:
+            if writer.map:
+                return writer
+        with self.lock:
+            if self.file is None:
+                return None
+            writer = self._find_ring()
+            if writer.owner is None:
+                thread, ring = get_native_id(), writer.ring
+                ring[at.OFF_RING_THREAD_ID // 8] = thread
+                ring[at.OFF_RING_GENERATION // 8] = ring[at.OFF_RING_GENERATION // 8] + 1
+                here.keeper = _Keeper(writer)
+            here.writer = writer
+        return writer
+
+    def is_on(self, tier: int, state: bytes) -> int:
+        """Tell from the gate's state whether a tier records: its sampling threshold, or -1."""
+        switches = int.from_bytes(state[_SWITCHES : _SWITCHES + 8], "little")
+        word = int.from_bytes(state[8 * tier : 8 * tier + 8], "little") if tier else at.TIER_ON  # nothing turns P0 off
+        if not state or not switches & at.SWITCH_RECORD or not word & at.TIER_ON:
+            return -1
+        return word >> 8
+
+    # ---- counts ----
+
+    def fault(self) -> None:
+        """Count a misuse."""
+        file = self.file
+        if file is not None:
+            file.count(at.OFF_HEADER_FAULTS)
+
+    def span_refused(self, tier: int) -> None:
+        """Count a span that found no entry."""
+        file = self.file
+        if file is not None:
+            file.count(at.OFF_HEADER_SPANS_REFUSED + 8 * tier)
+
+    # ---- the end ----
+
+    def stop(self) -> None:
+        """Record nothing from here on."""
+        self.file = None
+        self.gate = OFF
+        for writer in self.writers:
+            writer.stop()
+
+    def forget(self) -> None:
+        """Let the segment's memory go."""
+        for writer in self.writers:
+            writer.drop()
+        self.writers = []
+        names.close()
+
+    def after_fork_in_child(self) -> None:
+        """From here on nothing in the child touches the parent's segment."""
+        self.lock = RLock()
+        self.inherited = self.file is not None or self.reopen is not None
+        file = self.file
+        self.stop()
+        self.forget()
+        names.forked()
+        if file is not None:
+            file.close()
+
+
+here = _Here()
+recorder = Recorder()
+
+
+def meta_word(number: int, state: int, flags: int, tier: int) -> int:
+    """Give the last word of a record's first line."""
+    return number | state | flags << 32 | tier << TIER

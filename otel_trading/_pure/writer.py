@@ -1,0 +1,351 @@
+"""A ring's writing side: entries of the open-span table, and finished records.
+
+Nothing here takes a lock.  A record is written between two stores of its slot's sequence number, and what makes it
+one of the ring is a run of statements without a call, in which CPython neither switches threads nor handles signals.
+``Writer.at`` names whoever began to write last: who finds another name there after its last call has been overtaken,
+by another thread or by a signal's handler, and begins again.  (The good case must be the one that does not jump:
+Python 3.10 may switch at a jump.)
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from collections import deque
+from time import perf_counter_ns as clock
+from weakref import ref
+
+from otel_trading import _layout as at
+from otel_trading._pure.mapped import CONTROL
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import mmap
+
+    from otel_trading._pure.mapped import Geometry, Piece, SegmentFile
+    from otel_trading._pure.probes import Probe
+    from otel_trading._pure.spans import Span
+
+GATE = slice(CONTROL + at.OFF_CONTROL_TIER_WORD, CONTROL + at.OFF_CONTROL_SWITCHES + 8)
+"""The tier words and the switches, all that a record has to look at."""
+OFF = bytes(0)
+"""What the gate of a writer without a segment shows."""
+STOPPED = object()
+"""The owner of a token that was stopped and then taken out of use."""
+
+# A record's last word of the first line: probe, state, status, flags, count, extra, tier.
+STATE = 0xFF << 16
+OPEN = at.SLOT_OPEN << 16
+SPAN = at.SLOT_SPAN << 16
+TO_SPAN = OPEN ^ SPAN
+FAILED = at.STATUS_ERROR << 24
+FLAGS = 32
+COUNT = 40
+EXTRA = 1 << 48
+TIER = 56
+
+# Indices of an entry's words.
+META = at.OFF_SLOT_PROBE // 8
+KEYS = at.OFF_SLOT_KEY // 8
+TYPES = at.OFF_SLOT_TYPE // 8  # the high half is the error's name
+VALUES = at.OFF_SLOT_VALUE // 8
+ARENA = at.OFF_SLOT_ARENA // 8
+LAST = at.OFF_SLOT_TRACESTATE // 8  # the high half counts what was dropped
+
+# Indices of a ring's words.
+HEAD = at.OFF_RING_HEAD // 8
+RECORDED = at.OFF_RING_RECORDED // 8
+VALUES_WRITTEN = at.OFF_RING_VALUES // 8
+ARENA_HEAD = at.OFF_RING_ARENA_HEAD // 8
+ATTRIBUTES_DROPPED = at.OFF_RING_ATTRIBUTES_DROPPED // 8
+
+ODD = b"\xff" * 8
+"""The sequence number of an entry while it is filled.
+
+An entry that is not open has state 0, so the number may be stored together with what it guards: who sees the new
+state sees this or the number after it.
+"""
+begin_root = struct.Struct("8s24s8xQ8x8s").pack_into
+begin_child = struct.Struct("8s16s8s8sQ8x8s").pack_into
+fill = struct.Struct("40sQ8s").pack_into
+_fill_wide = struct.Struct("40sQQ64s").pack_into
+_fill_value = struct.Struct("16s8s8xQQ8s16xd").pack_into
+_BATCH = 32  # tokens that go round: enough not to meet one that the caller still holds, few enough to stay in the cache
+
+getrefcount = getattr(sys, "getrefcount", lambda _: 0)
+
+
+class Token:
+    """What ``Probe.start`` gives and ``Probe.stop`` takes: an entry of the open-span table.
+
+    Tokens go round: a stopped one is used again when nobody else holds it.  A span has one inside.
+    """
+
+    __slots__ = ("__weakref__", "head", "index", "map", "meta", "owner", "place", "probe", "second", "seq", "word")
+    __slots__ += ("words", "writer")
+
+    probe: Probe | None  # whose flat span is open in it, in the plain case
+    owner: object  # likewise where it is not plain: with a tracestate, or flags
+    writer: Writer | None  # None: the entry is no longer the token's
+    map: mmap.mmap
+    words: memoryview
+    place: int  # of the entry, in bytes from the map's beginning
+    word: int  # the same in words
+    meta: int  # the word with the state
+    head: slice  # ids and start, in bytes
+    second: slice  # the second line
+    seq: int  # the next even sequence number
+    index: int  # of the entry, in its table
+
+    def __del__(self) -> None:
+        """Write what was dropped open as abandoned, and give the entry back."""
+        writer = self.writer
+        if writer is not None:
+            try:
+                writer.abandoned(self)
+            except (AttributeError, TypeError, ValueError):  # the interpreter is coming down
+                return
+
+
+INERT = Token()
+"""What ``start`` gives where nothing is recorded."""
+INERT.probe = INERT.owner = INERT.writer = None
+
+
+def _references_of_a_free_token() -> int:
+    """Count, just as the code that takes tokens does."""
+    pool = deque([object()])
+    token = pool.popleft()
+    return int(getrefcount(token))
+
+
+FREE = _references_of_a_free_token()
+
+
+class Writer:
+    """The writing side of a ring; it belongs to one thread, and others may end there what began there."""
+
+    __slots__ = ("arena", "arena_head", "arena_size", "at", "body", "capacity", "counts", "file", "head", "index")
+    __slots__ += ("made", "map", "mask", "overwritten", "owner", "pending", "piece", "pool", "ring", "shared", "slots")
+    __slots__ += ("slots_at", "spare", "tables", "tokens", "values", "values_overwritten")
+
+    map: mmap.mmap | bytes
+
+    def __init__(self, file: SegmentFile, index: int, piece: Piece, offset: int, geometry: Geometry) -> None:
+        """Enter a ring at ``offset``, which lies in ``piece``, into the directory; the caller publishes it."""
+        words, ring = file.words, (file.rings + at.SIZE_RING * index) // 8
+        words[ring + at.OFF_RING_SLOTS_OFFSET // 8] = offset + geometry.slots_offset
+        words[ring + at.OFF_RING_OPEN_OFFSET // 8] = offset
+        words[ring + at.OFF_RING_ARENA_OFFSET // 8] = offset + geometry.arena_offset
+        words[ring + at.OFF_RING_ARENA_BYTES // 8] = geometry.arena_bytes
+        words[ring + at.OFF_RING_CAPACITY // 8] = geometry.slots | geometry.open_spans << 32
+        piece.populate(offset, geometry.bytes)
+        base = offset - piece.start
+        self.file: SegmentFile | None = file
+        self.index = index
+        self.map = file.map  # the control page is in it
+        self.piece = piece
+        self.ring = words[ring : ring + at.SIZE_RING // 8]
+        self.capacity = geometry.slots
+        self.mask = geometry.slots - 1
+        self.slots_at = base + geometry.slots_offset
+        self.slots = piece.words[self.slots_at // 8 :]
+        self.body = memoryview(piece.map)[self.slots_at + 8 :]
+        self.arena = base + geometry.arena_offset
+        self.arena_size = geometry.arena_bytes
+        self.arena_head = 0
+        self.head = 0
+        self.counts = [0] * at.TIERS
+        self.values = 0
+        self.at: object = None
+        self.owner: object = None  # the thread that has the ring, or None
+        self.shared = False  # by several threads
+        self.pending: Span | None = None  # see probes.py
+        self.pool: deque[Token] = deque()
+        self.tables = [(piece, base, geometry.open_spans)]
+        self.made = 0  # entries of the last table that have got their tokens
+        self.spare = 0  # index of that table's first entry
+        self.tokens: list[ref[Token]] = []
+        self.overwritten = [0] * at.TIERS  # the drain's, with its lock held
+        self.values_overwritten = 0  # likewise
+
+    # ---- entries ----
+
+    def take(self) -> Token | None:
+        """Give a free entry; None where there is none, nor room for more."""
+        while True:
+            try:
+                token = self.pool.popleft()
+            except IndexError:
+                if not self._more():
+                    return None
+                continue
+            if getrefcount(token) == FREE:
+                return token
+            self.replace(token)
+
+    def _more(self) -> bool:
+        piece, start, count = self.tables[-1]
+        if self.made == count and not self._extend():
+            return False
+        piece, start, count = self.tables[-1]
+        first = self.made
+        self.made = min(first + _BATCH, count)
+        for number in range(first, self.made):
+            self.tokens.append(ref(INERT))
+            self._put(piece.map, piece.words, start + number * at.SIZE_SLOT, self.spare + number, 2)
+        return True
+
+    def _extend(self) -> bool:
+        """Begin one more table, at the file's end."""
+        file = self.file
+        if file is None:
+            return False
+        number = file.halves[at.OFF_HEADER_EXTENT_COUNT // 4]
+        if number >= at.MAX_EXTENTS:
+            return False
+        appended = file.append(at.EXTENT_ENTRIES * at.SIZE_SLOT)
+        if appended is None:
+            return False
+        piece, offset = appended
+        file.words[at.OFF_HEADER_EXTENT_OFFSET // 8 + number] = offset
+        file.map[at.OFF_HEADER_EXTENT_RING + number] = self.index
+        file.halves[at.OFF_HEADER_EXTENT_COUNT // 4] = number + 1
+        self.spare += self.tables[-1][2]
+        self.made = 0
+        self.tables.append((piece, offset - piece.start, at.EXTENT_ENTRIES))
+        return True
+
+    def _put(self, piece: mmap.mmap, words: memoryview, place: int, index: int, seq: int) -> None:
+        """Make the token of a free entry."""
+        token = Token()
+        token.probe = token.owner = None
+        token.map = piece
+        token.words = words
+        token.place = place
+        token.word = place // 8
+        token.meta = token.word + META
+        token.head = slice(place + 8, place + at.OFF_SLOT_END)
+        token.second = slice(place + at.OFF_SLOT_KEY, place + at.SIZE_SLOT)
+        token.seq = seq
+        token.index = index
+        token.writer = self
+        self.tokens[index] = ref(token)
+        self.pool.append(token)
+
+    def replace(self, token: Token) -> None:
+        """Take a stopped token that somebody still holds out of use; its entry goes on with another."""
+        token.owner = STOPPED
+        self.renew(token)
+
+    def renew(self, token: Token) -> None:
+        """Part a token from its entry, which is free again."""
+        token.writer = None
+        token.probe = None
+        token.words[token.meta] = 0
+        self._put(token.map, token.words, token.place, token.index, token.seq)
+
+    def abandoned(self, token: Token) -> None:
+        """Finish what a dropped token has left open, if anything."""
+        if token.words[token.meta] & STATE == OPEN:
+            flag(token, at.FLAG_ABANDONED)
+            finish(token, clock())
+        self.renew(token)
+
+    # ---- the end ----
+
+    def stop(self) -> None:
+        """Record nothing from here on; what is being written is given up, and tokens are worth nothing."""
+        self.map = OFF
+        self.at = None
+        self.pending = None
+        for reference in self.tokens:
+            token = reference()
+            if token is not None and token is not INERT:
+                token.writer = token.probe = token.owner = None
+        self.tokens = []
+        self.pool = deque()
+
+    def drop(self) -> None:
+        """Let the memory go."""
+        self.file = None
+        self.tables = []
+
+
+def flag(token: Token, flags: int) -> None:
+    """Set flags of an entry."""
+    words, meta = token.words, token.meta
+    words[meta] = words[meta] | flags << FLAGS
+
+
+def second_line(token: Token) -> None:
+    """Make an entry's second line valid."""
+    words, meta, word = token.words, token.meta, token.word
+    if words[meta] & EXTRA:
+        return
+    words[word + KEYS] = words[word + TYPES] = words[word + ARENA] = words[word + LAST] = 0
+    words[meta] = words[meta] | EXTRA
+
+
+def finish(token: Token, end: int, done: bytes | None = None) -> None:
+    """Copy a finished entry into the ring, and free it for readers; ``done`` is its state word where it is known.
+
+    The copy goes to the ring in which the span began, where its arena blocks are, whatever thread this is.
+    """
+    mark = object()
+    words, meta = token.words, token.meta
+    writer = token.writer
+    wide = False
+    if done is None:
+        word = words[meta]
+        wide = bool(word & EXTRA)
+        tier = word >> TIER & at.TIERS - 1
+        done = (word ^ TO_SPAN).to_bytes(8, "little")
+    else:
+        tier = done[7]
+    recorded = RECORDED + tier
+    while writer is not None:
+        n = writer.head
+        i = (n & writer.mask) * 16
+        slots = writer.slots
+        writer.at = mark
+        slots[i] = n + n + 1
+        if wide:
+            _fill_wide(
+                writer.body, i * 8, token.map[token.head], end, int.from_bytes(done, "little"), token.map[token.second]
+            )
+        else:
+            fill(writer.body, i * 8, token.map[token.head], end, done)
+        if writer.at is mark:
+            writer.head = n = n + 1
+            slots[i] = n + n
+            counts = writer.counts
+            counts[tier] = count = counts[tier] + 1
+            ring = writer.ring
+            ring[recorded] = count
+            ring[HEAD] = n
+            words[meta] = 0
+            return
+        writer = token.writer  # None where it has been ended for us
+
+
+def observe(writer: Writer, trace: bytes, span: bytes, meta: bytes, value: float) -> bool:
+    """Write a histogram's observation; False where recording stopped meanwhile."""
+    mark = object()
+    while writer.map:
+        n = writer.head
+        i = (n & writer.mask) * 16
+        slots = writer.slots
+        now = clock()
+        writer.at = mark
+        slots[i] = n + n + 1
+        _fill_value(writer.body, i * 8, trace, span, now, now, meta, value)
+        if writer.at is mark:
+            writer.head = n = n + 1
+            slots[i] = n + n
+            writer.values = count = writer.values + 1
+            ring = writer.ring
+            ring[VALUES_WRITTEN] = count
+            ring[HEAD] = n
+            return True
+    return False
