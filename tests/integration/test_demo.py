@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -10,13 +11,16 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import otel_trading
+from otel_trading import segment
 from otel_trading.demo import stages
+from otel_trading.errors import SegmentError
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("websockets") is None, reason="the demo needs websockets")
 
@@ -42,6 +46,22 @@ def start(directory: Path, *arguments: str, **changes: str) -> subprocess.Popen[
         text=True,
         start_new_session=True,
     )
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Give a function that starts the demo, with its segments in ``segments`` below the test's directory."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def begin(*arguments: str) -> subprocess.Popen[str]:
+        processes.append(start(tmp_path / "segments", *arguments))
+        return processes[-1]
+
+    yield begin
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+        process.communicate(timeout=LIMIT)
 
 
 def run(directory: Path, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
@@ -86,18 +106,27 @@ def wait_for(condition: Any, what: str) -> None:
         time.sleep(0.02)
 
 
-def running(process: subprocess.Popen[str]) -> dict[str, int]:
-    """Wait until the demo's bot has a segment, so that everything is under way; give the children."""
-    directory = Path(environment_of(process)["OTEL_TRADING_DIR"])
-    wait_for(lambda: process.poll() is not None or list(directory.glob("*/bot-*.seg")), "the bot's segment")
-    assert process.poll() is None
+def orders(directory: Path) -> int:
+    """Tell how many P0 spans the bot has recorded: a few for each order."""
+    for found in segment.segments(directory):
+        if found.service == "bot":
+            with contextlib.closing(segment.attach(found.path)) as reader:
+                return reader.accounts()[0]["recorded"]
+    return 0
+
+
+def running(process: subprocess.Popen[str], directory: Path) -> dict[str, int]:
+    """Wait until the demo has traced some orders; give the children."""
+
+    def traded() -> bool:
+        with contextlib.suppress(OSError, SegmentError):  # not there yet, or not complete
+            return sum(map(orders, directory.iterdir())) > 100
+        return False
+
+    wait_for(lambda: process.poll() is not None or traded(), "some orders")
+    if process.poll() is not None:
+        pytest.fail("the demo ended by itself: {} {}".format(*process.communicate()))
     return children(process.pid)
-
-
-def environment_of(process: subprocess.Popen[str]) -> dict[str, str]:
-    """Read a process's environment."""
-    words = Path(f"/proc/{process.pid}/environ").read_text().split("\0")
-    return dict(word.partition("=")[::2] for word in words if "=" in word)
 
 
 linux = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for processes in /proc")
@@ -243,12 +272,11 @@ def test_a_bad_recording_is_named(tmp_path: Path) -> None:
 
 
 @linux
-def test_ctrl_c_shows_what_there_is(tmp_path: Path) -> None:
+def test_ctrl_c_shows_what_there_is(tmp_path: Path, started: Callable[..., subprocess.Popen[str]]) -> None:
     """Ctrl-C in the middle gives the figures so far, exit 130, and leaves no process and no segment."""
-    process = start(tmp_path / "segments", "--seconds", "60", "--json", str(tmp_path / "out.json"))
-    pids = running(process)
+    process = started("--seconds", "60", "--json", str(tmp_path / "out.json"))
+    pids = running(process, tmp_path / "segments")
     assert set(pids) == set(stages.PROCESSES)
-    time.sleep(0.5)  # not for a condition: some orders to show
     os.killpg(process.pid, signal.SIGINT)
     output, errors = process.communicate(timeout=LIMIT)
     assert process.returncode == 130, errors
@@ -261,10 +289,12 @@ def test_ctrl_c_shows_what_there_is(tmp_path: Path) -> None:
 
 @linux
 @pytest.mark.parametrize("victim", stages.PROCESSES)
-def test_a_killed_child_ends_the_demo(tmp_path: Path, victim: str) -> None:
+def test_a_killed_child_ends_the_demo(
+    tmp_path: Path, started: Callable[..., subprocess.Popen[str]], victim: str
+) -> None:
     """When a process dies, the demo says which and how, exits 2, and takes the others with it."""
-    process = start(tmp_path / "segments", "--seconds", "60")
-    pids = running(process)
+    process = started("--seconds", "60")
+    pids = running(process, tmp_path / "segments")
     os.kill(pids[victim], signal.SIGKILL)
     _, errors = process.communicate(timeout=LIMIT)
     assert process.returncode == 2
@@ -275,10 +305,10 @@ def test_a_killed_child_ends_the_demo(tmp_path: Path, victim: str) -> None:
 
 
 @linux
-def test_sigterm_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_sigterm_leaves_nothing_behind(tmp_path: Path, started: Callable[..., subprocess.Popen[str]]) -> None:
     """SIGTERM ends the demo at once, with its children and its segments."""
-    process = start(tmp_path / "segments", "--seconds", "60")
-    pids = running(process)
+    process = started("--seconds", "60")
+    pids = running(process, tmp_path / "segments")
     process.terminate()
     process.communicate(timeout=LIMIT)
     assert process.returncode == 143
@@ -287,10 +317,10 @@ def test_sigterm_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 @linux
-def test_children_do_not_outlive_a_killed_runner(tmp_path: Path) -> None:
+def test_children_do_not_outlive_a_killed_runner(tmp_path: Path, started: Callable[..., subprocess.Popen[str]]) -> None:
     """Where the runner itself is killed, its processes end by themselves."""
-    process = start(tmp_path / "segments", "--seconds", "60")
-    pids = running(process)
+    process = started("--seconds", "60")
+    pids = running(process, tmp_path / "segments")
     process.kill()
     process.communicate(timeout=LIMIT)
     wait_for(lambda: not any(map(alive, pids.values())), "the end of the children")

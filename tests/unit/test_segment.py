@@ -8,6 +8,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,8 @@ from otel_trading.errors import (
 from otel_trading.segment import Control
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from conftest import Recorder
 
 
@@ -198,13 +201,26 @@ def test_a_planted_name_is_not_opened(directory: Path, tmp_path: Path, monkeypat
     assert target.read_text() == "precious"
 
 
-def test_a_directory_that_can_not_be_written(directory: Path) -> None:
+@pytest.fixture
+def as_nobody() -> Iterator[Path]:
+    """Be a user whom rights apply to, and give that user's own directory: root may write anywhere."""
+    with tempfile.TemporaryDirectory() as name:
+        if os.geteuid() != 0:
+            yield Path(name)
+            return
+        os.chown(name, 65534, 65534)
+        os.seteuid(65534)
+        try:
+            yield Path(name)
+        finally:
+            os.seteuid(0)
+
+
+def test_a_directory_that_can_not_be_written(as_nobody: Path) -> None:
     """A directory without the right to write says so."""
-    if os.geteuid() == 0:
-        pytest.skip("root may write anywhere")
-    directory.chmod(0o500)
+    as_nobody.chmod(0o500)
     with pytest.raises(SegmentDirectoryError):
-        segment.create("bot", directory)
+        segment.create("bot", as_nobody)
 
 
 def test_create_in_the_default_directory(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
