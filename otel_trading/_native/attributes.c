@@ -1,6 +1,7 @@
 /* Attributes: four inline, the rest and long texts in the thread's arena. */
 #include <string.h>
 
+#include "doubles.h"
 #include "entry.h"
 #include "names.h"
 
@@ -11,14 +12,6 @@ struct value {
     const char *text; /* for OT_TYPE_TEXT, borrowed from the value */
     uint32_t bytes;
 };
-
-static uint64_t
-double_bits(double d)
-{
-    uint64_t bits;
-    memcpy(&bits, &d, sizeof bits);
-    return bits;
-}
 
 /* Longest prefix that fits and ends at a character's border. */
 static uint32_t
@@ -59,7 +52,7 @@ convert(PyObject *value, struct value *v, PyObject **keep)
 {
     if (PyFloat_Check(value)) {
         v->type = OT_TYPE_DOUBLE;
-        v->word = double_bits(PyFloat_AS_DOUBLE(value));
+        v->word = ot_bits_of(PyFloat_AS_DOUBLE(value));
         return true;
     }
     if (PyUnicode_Check(value))
@@ -98,7 +91,7 @@ convert(PyObject *value, struct value *v, PyObject **keep)
             return false;
         }
         v->type = OT_TYPE_DOUBLE;
-        v->word = double_bits(d);
+        v->word = ot_bits_of(d);
         return true;
     }
     return false;

@@ -1,5 +1,6 @@
 #include "drain.h"
 
+#include "doubles.h"
 #include "ring.h"
 
 #include <errno.h>
@@ -22,10 +23,7 @@ static uint64_t ns_per_tick_bits; /* a double; stored by the drain, loaded by th
 double
 ot_drain_ns_per_tick(void)
 {
-    uint64_t bits = OT_LOAD(&ns_per_tick_bits);
-    double d;
-    memcpy(&d, &bits, sizeof d);
-    return d;
+    return ot_double_of(OT_LOAD(&ns_per_tick_bits));
 }
 
 static uint64_t
@@ -41,8 +39,7 @@ calibrate(void)
 {
     struct ot_control *c = ot_rec.control;
     ot_clock_calibrate(&ot_drain.calibration);
-    uint64_t bits;
-    memcpy(&bits, &ot_drain.calibration.ns_per_tick, sizeof bits);
+    uint64_t bits = ot_bits_of(ot_drain.calibration.ns_per_tick);
     OT_STORE(&ns_per_tick_bits, bits);
     uint64_t seq = c->calibration;
     OT_STORE(&c->calibration, seq + 1);
@@ -106,8 +103,7 @@ handle_value(const struct ot_slot *s)
     if (s->probe >= ot_rec.header->instrument_count || s->probe >= OT_MAX_INSTRUMENTS)
         return;
     struct ot_aggregate *a = aggregate_of(&ot_drain.instruments[s->probe]);
-    double value;
-    memcpy(&value, &s->value[0], sizeof value);
+    double value = ot_double_of(s->value[0]);
     if (a == NULL || !isfinite(value))
         return;
     ot_aggregate_add(a, value);

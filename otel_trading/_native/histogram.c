@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "doubles.h"
+
 #define MANTISSA_BITS 52
 #define GUESS_BITS 8
 #define SLACK 32
@@ -28,8 +30,7 @@ ot_histogram_start(void)
 int32_t
 ot_bucket_index(double value)
 {
-    uint64_t bits;
-    memcpy(&bits, &value, sizeof bits);
+    uint64_t bits = ot_bits_of(value);
     int32_t exponent = (int32_t)((bits >> MANTISSA_BITS) & 0x7ff) - 1023;
     uint64_t mantissa = bits & ((1ULL << MANTISSA_BITS) - 1);
     int32_t index;

@@ -1,8 +1,8 @@
 #include "instruments.h"
 
 #include <math.h>
-#include <string.h>
 
+#include "doubles.h"
 #include "drain.h"
 #include "entry.h"
 #include "names.h"
@@ -11,22 +11,6 @@
 static PyTypeObject counter_type, gauge_type, histogram_type;
 static ot_instrument_object *gc_pause; /* owned; made at the first collection that is seen */
 static uint64_t gc_began;
-
-static uint64_t
-bits_of(double d)
-{
-    uint64_t bits;
-    memcpy(&bits, &d, sizeof bits);
-    return bits;
-}
-
-static double
-double_of(uint64_t bits)
-{
-    double d;
-    memcpy(&d, &bits, sizeof d);
-    return d;
-}
 
 /* Where an instrument's numbers are, or NULL where nothing is recorded now. */
 static struct ot_instrument *
@@ -77,7 +61,7 @@ counter_add(PyObject *self, PyObject *amount)
     if (number(amount, &d) < 0)
         return NULL;
     if (epoch == ot_rec.epoch && isfinite(d) && d >= 0) {
-        OT_STORE(&m->value, bits_of(double_of(m->value) + d));
+        OT_STORE(&m->value, ot_bits_of(ot_double_of(m->value) + d));
         updated(m);
     }
     else {
@@ -97,7 +81,7 @@ gauge_set(PyObject *self, PyObject *value)
     if (m == NULL)
         Py_RETURN_NONE;
     if (isfinite(d)) {
-        OT_STORE(&m->value, bits_of(d));
+        OT_STORE(&m->value, ot_bits_of(d));
         updated(m);
     }
     else {
@@ -125,7 +109,7 @@ observe(struct ot_writer *w, struct ot_instrument *m, const ot_instrument_object
     OT_STORE(&slot->start, now);
     OT_STORE(&slot->end, now);
     OT_STORE(OT_META(slot), OT_META_WORD(i->id, OT_SLOT_VALUE, 0, o.flags, 0, 1, i->tier));
-    OT_STORE(&slot->value[0], bits_of(d));
+    OT_STORE(&slot->value[0], ot_bits_of(d));
     OT_STORE_RELEASE(&slot->seq, 2 * n + 2);
     OT_STORE(&w->ring->values, ++w->values);
     w->head = n + 1;

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "doubles.h"
 #include "entry.h"
 #include "spanstate.h"
 
@@ -129,7 +130,7 @@ ot_reader_refresh(ot_reader *r)
             ot_reader_fetch(r, h->control_offset + offsetof(struct ot_control, calibration), &again, sizeof again) &&
             again == c.calibration) {
             r->calibration.anchor = (struct ot_moment){c.anchor_ticks, c.anchor_mono_ns, c.anchor_unix_ns};
-            memcpy(&r->calibration.ns_per_tick, &c.ns_per_tick, sizeof c.ns_per_tick);
+            r->calibration.ns_per_tick = ot_double_of(c.ns_per_tick);
             break;
         }
     }

@@ -3,6 +3,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "doubles.h"
 #include "drain.h"
 #include "instruments.h"
 #include "names.h"
@@ -199,8 +200,7 @@ probe_dict(const ot_probe_object *probe, const struct row *r)
 static PyObject *
 number_of(const ot_instrument_object *i, const struct ot_instrument *m)
 {
-    double d;
-    memcpy(&d, &m->value, sizeof d);
+    double d = ot_double_of(m->value);
     if (i->kind == OT_INSTRUMENT_COUNTER)
         return d == 0 ? PyLong_FromUnsignedLongLong(m->sum_int) : PyFloat_FromDouble((double)m->sum_int + d);
     if (i->kind == OT_INSTRUMENT_GAUGE && m->updates > 0)

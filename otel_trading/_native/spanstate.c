@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "doubles.h"
 #include "entry.h"
 #include "span.h"
 
@@ -17,11 +18,8 @@ value_of(unsigned type, const uint8_t *payload, size_t bytes, ot_name_fn name, v
         return PyBool_FromLong(word != 0);
     case OT_TYPE_INT:
         return PyLong_FromLongLong((long long)word);
-    case OT_TYPE_DOUBLE: {
-        double d;
-        memcpy(&d, &word, sizeof d);
-        return PyFloat_FromDouble(d);
-    }
+    case OT_TYPE_DOUBLE:
+        return PyFloat_FromDouble(ot_double_of(word));
     case OT_TYPE_NAME:
         return name(context, word > UINT32_MAX ? UINT32_MAX : (uint32_t)word);
     default:
