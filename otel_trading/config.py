@@ -11,7 +11,7 @@ ring.open_spans     4096       spans open at once that a reader sees after a cra
 ring.arena_bytes    2097152    room for long attributes, bytes; a power of two
 names.max           16384      distinct names and short attribute values
 drain.period        0.1        seconds between passes of the drain
-export.queue        16384      spans that may wait for the exporters
+export.queue        16384      spans that may wait for the exporters; else ``OTEL_BSP_MAX_QUEUE_SIZE``
 export.traces       None       exporters of spans, in place of ``OTEL_TRACES_EXPORTER``
 export.metrics      None       exporters of metrics, in place of ``OTEL_METRICS_EXPORTER``
 metrics.port        None       port of ``/metrics``; 0 takes a free one, None serves none
@@ -269,6 +269,9 @@ def resolve(
     except TypeError:
         errors.append(f"directory: {directory!r} is not a path")
 
+    queue = os.environ.get("OTEL_BSP_MAX_QUEUE_SIZE", "").strip()
+    if queue and "export.queue" not in flat:
+        flat["export.queue"] = int(queue) if queue.isdecimal() else queue
     for path, (default, read) in _KEYS.items():
         value = default
         if flat.get(path, default) is not default:

@@ -241,3 +241,13 @@ def test_wrong_exporters_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
 def test_zero_timeout() -> None:
     """A timeout may be zero: do what can be done at once."""
     assert resolve(config={"shutdown.timeout": 0}).shutdown_timeout == 0.0
+
+
+def test_the_standard_queue_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``OTEL_BSP_MAX_QUEUE_SIZE`` is the queue's size unless the configuration says another, and must be a size."""
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "99")
+    assert resolve().export_queue == 99
+    assert resolve(config={"export.queue": 7}).export_queue == 7
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "many")
+    with pytest.raises(ConfigurationError, match=r"export\.queue: 'many'"):
+        resolve()
