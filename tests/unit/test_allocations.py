@@ -143,7 +143,7 @@ def test_nothing_is_left_behind(recorder: Recorder, form: Callable[[Iterator[Non
     gc.collect()
     before = sys.getallocatedblocks()
     form(itertools.repeat(None, times))
-    # Free lists may be longer than before, the interpreter's own and those of the pure backend; per record it is nothing.
+    # Free lists may have grown, the interpreter's and the pure backend's; for each record it is nothing.
     assert sys.getallocatedblocks() - before < (64 if NATIVE else times // 100)
     assert recorder.faults == 0
 
