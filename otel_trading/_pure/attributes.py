@@ -14,6 +14,7 @@ from otel_trading._pure.writer import (
     ARENA_HEAD,
     ATTRIBUTES_DROPPED,
     COUNT,
+    EXTRA,
     FAILED,
     KEYS,
     LAST,
@@ -35,6 +36,7 @@ _INT_MIN, _INT_MAX = -(1 << 63), (1 << 63) - 1
 _WORD = (1 << 64) - 1
 _block = struct.Struct(at.FORMAT_BLOCK).pack_into
 _bits = struct.Struct("<d").pack
+_double = struct.Struct("<d").pack_into
 _ATTRIBUTE = 1  # kind of a block
 
 
@@ -103,7 +105,9 @@ def set_attribute(token: Token, key: str, value: AttributeValue, blocks: int) ->
 
     A wrong value is a fault; what finds no room is counted.
     """
-    number = names.ids.get(key) or (names.name(key) if key else at.NAME_OTHER)
+    number = names.ids.get(key)
+    if not number:
+        number = names.name(key) if key else at.NAME_OTHER
     try:
         encoded = _encoded(value)  # may run the value's own code, which may do anything
     except Exception:  # noqa: BLE001  and nothing of that is the caller's
@@ -143,6 +147,45 @@ def set_attribute(token: Token, key: str, value: AttributeValue, blocks: int) ->
         words[word + TYPES] = words[word + TYPES] & ~(0xFF << 8 * i)
     words[word + ARENA] = position
     return blocks + 1
+
+
+def set_first(token: Token, attributes: dict[str, AttributeValue]) -> int:
+    """Set the attributes with which a span is made, in an entry that nobody sees yet; gives how many blocks it has."""
+    if len(attributes) <= at.INLINE_ATTRIBUTES:
+        words, word = token.words, token.word
+        ids = names.ids
+        keys = kinds = i = 0
+        for key, value in attributes.items():
+            kind = type(value)
+            number = ids.get(key)
+            if not number:
+                number = names.name(key) if key else at.NAME_OTHER
+            if kind is float:
+                _double(token.map, token.place + at.OFF_SLOT_VALUE + 8 * i, value)
+                kinds |= at.TYPE_DOUBLE << 8 * i
+            elif kind is str:
+                item = ids.get(value)  # type: ignore[call-overload]  # a str, as just seen
+                if not item:
+                    break
+                words[word + VALUES + i] = item
+                kinds |= at.TYPE_NAME << 8 * i
+            elif kind is int and 0 <= value <= _INT_MAX:  # type: ignore[operator]  # an int
+                words[word + VALUES + i] = value
+                kinds |= at.TYPE_INT << 8 * i
+            else:
+                break
+            keys |= number << 16 * i
+            i += 1
+        else:
+            words[word + KEYS] = keys
+            words[word + TYPES] = kinds
+            words[word + ARENA] = words[word + LAST] = 0
+            words[word + META] = words[word + META] | EXTRA | i << COUNT
+            return 0
+    blocks = 0
+    for key, value in attributes.items():
+        blocks = set_attribute(token, key, value, blocks)
+    return blocks
 
 
 def set_tracestate(token: Token, tracestate: str) -> None:

@@ -1,4 +1,4 @@
-"""Random ids, drawn from the operating system's seed in batches: a batch costs a few microseconds, an id almost nothing.
+"""Random ids, seeded by the operating system and drawn in batches: a batch costs some microseconds, an id almost nothing.
 
 Ids are kept as they lie in the file: a trace's 16 bytes are two little-endian words, the high one first.
 """
@@ -7,69 +7,44 @@ from __future__ import annotations
 
 import os
 import struct
+from itertools import chain, filterfalse, repeat
+from operator import methodcaller
 
 try:
     from _random import Random  # without what the module `random` loads
 except ImportError:  # another interpreter
     from random import Random
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _BATCH = 64
-_ZERO = bytes(8)  # no word of an id is zero
-_ROOTS = struct.Struct("24s" * _BATCH)
-_SPANS = struct.Struct("8s" * 3 * _BATCH)
-_BYTES = _ROOTS.size
-
+_BYTES = 24 * _BATCH
 _source = Random()
-roots: list[bytes] = []
-"""Ids of roots: the trace's 16 bytes and the span's 8; ``more_roots`` where the list is empty."""
-spans: list[bytes] = []
-"""Ids of spans, 8 bytes; ``more_spans`` where the list is empty."""
 
 
-def _draw() -> bytes:
-    data = _ZERO
-    while _ZERO in data:
-        data = _source.getrandbits(8 * _BYTES).to_bytes(_BYTES, "little")
-    return data
+def _endless(unpack: Callable[[bytes], tuple[bytes, ...]]) -> Callable[[], bytes]:
+    """Give what gives the next id; all of it is C, so that no thread comes in between."""
+    numbers = map(_source.getrandbits, repeat(8 * _BYTES))
+    batches = map(int.to_bytes, numbers, repeat(_BYTES), repeat("little"))
+    # No word of an id is zero: a batch with eight zero bytes is not used.
+    usable = filterfalse(methodcaller("count", bytes(8)), batches)
+    return chain.from_iterable(map(unpack, usable)).__next__
 
 
-def more_roots() -> bytes:
-    """Refill ``roots``; gives one."""
-    fresh = list(_ROOTS.unpack(_draw()))
-    taken = fresh.pop()
-    roots.extend(fresh)
-    return taken
-
-
-def more_spans() -> bytes:
-    """Refill ``spans``; gives one."""
-    fresh = list(_SPANS.unpack(_draw()))
-    taken = fresh.pop()
-    spans.extend(fresh)
-    return taken
-
-
-def span_id() -> bytes:
-    """Give a fresh id of a span."""
-    try:
-        return spans.pop()
-    except IndexError:
-        return more_spans()
-
-
-def trace_id() -> bytes:
-    """Give a fresh id of a trace."""
-    try:
-        return roots.pop()[:16]
-    except IndexError:
-        return more_roots()[:16]
+next_root = _endless(struct.Struct("24s" * _BATCH).unpack)
+"""Give the ids of a root: the trace's 16 bytes and the span's 8."""
+next_span = _endless(struct.Struct("8s" * 3 * _BATCH).unpack)
+"""Give the id of a span: 8 bytes."""
 
 
 def reseed() -> None:
     """Start anew: a forked child must not make its parent's ids."""
     _source.seed(int.from_bytes(os.urandom(64), "little"))
-    roots.clear()
-    spans.clear()
+    for _ in range(3 * _BATCH):  # past what was drawn before
+        next_root()
+        next_span()
 
 
 reseed()

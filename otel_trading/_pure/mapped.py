@@ -11,6 +11,7 @@ import errno
 import mmap
 import os
 import time
+from _thread import RLock
 
 from otel_trading import _layout as at
 
@@ -101,8 +102,8 @@ class Piece:
 class SegmentFile:
     """The file of this process's segment."""
 
-    __slots__ = ("accounts", "created_ns", "fd", "halves", "instruments", "map", "names", "piece", "probes", "rings")
-    __slots__ += ("settings", "size", "text", "words")
+    __slots__ = ("accounts", "created_ns", "end", "extents", "fd", "halves", "instruments", "lock", "map", "names")
+    __slots__ += ("piece", "probes", "rings", "settings", "size", "text", "words")
 
     def __init__(self, fd: int, resource: bytes, settings: Settings) -> None:
         """Lay everything out but the rings' headers, unpublished.  Raises OSError with nothing left open."""
@@ -129,6 +130,9 @@ class SegmentFile:
         self.words = self.piece.words
         self.halves = memoryview(self.map).cast("I")
         self.created_ns = time.time_ns()
+        self.end = self.size + main_geometry(settings).bytes
+        self.extents = 0
+        self.lock = RLock()
         self._write_header(resource)
 
     def _write_header(self, resource: bytes) -> None:
@@ -159,18 +163,40 @@ class SegmentFile:
         for tier in range(at.TIERS):
             words[(CONTROL + at.OFF_CONTROL_TIER_WORD) // 8 + tier] = at.TIER_ON
         words[(CONTROL + at.OFF_CONTROL_SWITCHES) // 8] = at.SWITCH_RECORD | at.SWITCH_EXPORT
-        words[at.OFF_HEADER_FILE_BYTES // 8] = self.size + main_geometry(self.settings).bytes
+        words[at.OFF_HEADER_FILE_BYTES // 8] = self.end
 
     def append(self, size: int) -> tuple[Piece, int] | None:
         """Make the file longer; gives the new piece and its offset, or None where there is no room."""
-        offset = self.words[at.OFF_HEADER_FILE_BYTES // 8]
-        try:
-            reserve(self.fd, offset, size)
-            piece = Piece(self.fd, offset, size)
-        except (OSError, ValueError):
-            return None
-        self.words[at.OFF_HEADER_FILE_BYTES // 8] = offset + size
+        with self.lock:
+            # A signal's handler may come in between and append too: the place is taken before anything is called.
+            offset = self.end
+            self.end = offset + size
+            try:
+                reserve(self.fd, offset, size)
+                piece = Piece(self.fd, offset, size)
+            except (OSError, ValueError):
+                if self.end == offset + size:
+                    self.end = offset
+                return None
+            word = at.OFF_HEADER_FILE_BYTES // 8
+            self.words[word] = max(self.words[word], offset + size)
         return piece, offset
+
+    def append_extent(self, ring: int) -> tuple[Piece, int] | None:
+        """Have more entries for a ring's open-span table; gives them as ``append`` does."""
+        with self.lock:
+            number = self.extents
+            if number >= at.MAX_EXTENTS:
+                return None
+            self.extents = number + 1
+            appended = self.append(at.EXTENT_ENTRIES * at.SIZE_SLOT)
+            if appended is None:
+                self.extents = min(self.extents, number)
+                return None
+            self.words[at.OFF_HEADER_EXTENT_OFFSET // 8 + number] = appended[1]
+            self.map[at.OFF_HEADER_EXTENT_RING + number] = ring
+            self.halves[at.OFF_HEADER_EXTENT_COUNT // 4] = self.extents
+        return appended
 
     def count(self, offset: int) -> None:
         """Add one to a word of the header."""

@@ -14,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import mmap
     from collections.abc import Callable
+    from typing import Any
 
     from otel_trading._pure.mapped import SegmentFile
 
@@ -23,23 +24,24 @@ _SWITCHES = at.OFF_CONTROL_SWITCHES
 
 
 class _Here(_local):
-    """What each thread has for itself; both are missing before its first record."""
+    """What each thread has for itself; all of it is missing before the first record."""
 
     writer: Writer
     keeper: _Keeper
+    pending: Any  # see probes.py
 
 
 class _Keeper:
     """Lets a ring go when its thread ends, and with it the thread's own variables."""
 
-    __slots__ = ("writer",)
+    __slots__ = ("mark", "writer")
 
     def __init__(self, writer: Writer) -> None:
         self.writer = writer
-        writer.owner = self
+        writer.owner = self.mark = object()
 
     def __del__(self) -> None:
-        if self.writer.owner is self:
+        if self.writer.owner is self.mark:
             self.writer.owner = None
 
 
@@ -53,30 +55,27 @@ class Recorder:
         self.writers: list[Writer] = []
         self.reopen: Callable[[], None] | None = None
         self.reopening = False
+        self.claiming = False
         self.inherited = False  # in a forked child: the parent was recording
 
     # ---- rings ----
 
-    def add_ring(self, piece: Piece, offset: int, *, main: bool) -> Writer:
+    def add_ring(self, file: SegmentFile, piece: Piece, offset: int, *, main: bool) -> Writer:
         """Put a ring, whose space is there, at the end of the directory."""
-        file = self.file
-        assert file is not None
         geometry = main_geometry(file.settings) if main else thread_geometry(file.settings)
         writer = Writer(file, len(self.writers), piece, offset, geometry)
         self.writers.append(writer)
         file.halves[at.OFF_HEADER_RING_COUNT // 4] = len(self.writers)
         return writer
 
-    def _find_ring(self) -> Writer:
-        file = self.file
-        assert file is not None
+    def _find_ring(self, file: SegmentFile) -> Writer:
         for writer in self.writers:
             if writer.owner is None:
                 return writer
         if len(self.writers) < at.MAX_RINGS:
             appended = file.append(thread_geometry(file.settings).bytes)
             if appended is not None:
-                return self.add_ring(*appended, main=False)
+                return self.add_ring(file, *appended, main=False)
         # No room for another: share the last one.
         writer = self.writers[-1]
         writer.shared = True
@@ -107,22 +106,30 @@ class Recorder:
             if writer.map:
                 return writer
         with self.lock:
-            if self.file is None:
+            file = self.file
+            if file is None:
                 return None
-            writer = self._find_ring()
-            if writer.owner is None:
-                thread, ring = get_native_id(), writer.ring
-                ring[at.OFF_RING_THREAD_ID // 8] = thread
-                ring[at.OFF_RING_GENERATION // 8] = ring[at.OFF_RING_GENERATION // 8] + 1
-                here.keeper = _Keeper(writer)
-            here.writer = writer
+            if self.claiming:
+                # A signal's handler, or a garbage collection, in the middle of this: any ring will do for once.
+                return self.writers[0]
+            self.claiming = True
+            try:
+                writer = self._find_ring(file)
+                if writer.owner is None:
+                    thread, ring = get_native_id(), writer.ring
+                    ring[at.OFF_RING_THREAD_ID // 8] = thread
+                    ring[at.OFF_RING_GENERATION // 8] = ring[at.OFF_RING_GENERATION // 8] + 1
+                    here.keeper = _Keeper(writer)
+                here.writer = writer
+            finally:
+                self.claiming = False
         return writer
 
     def is_on(self, tier: int, state: bytes) -> int:
         """Tell from the gate's state whether a tier records: its sampling threshold, or -1."""
         switches = int.from_bytes(state[_SWITCHES : _SWITCHES + 8], "little")
         word = int.from_bytes(state[8 * tier : 8 * tier + 8], "little") if tier else at.TIER_ON  # nothing turns P0 off
-        if not state or not switches & at.SWITCH_RECORD or not word & at.TIER_ON:
+        if not switches & at.SWITCH_RECORD or not word & at.TIER_ON:
             return -1
         return word >> 8
 
@@ -159,6 +166,7 @@ class Recorder:
     def after_fork_in_child(self) -> None:
         """From here on nothing in the child touches the parent's segment."""
         self.lock = RLock()
+        self.claiming = False
         self.inherited = self.file is not None or self.reopen is not None
         file = self.file
         self.stop()

@@ -7,14 +7,15 @@ from contextvars import ContextVar
 from time import perf_counter_ns as clock
 
 from otel_trading import _layout as at
-from otel_trading._pure import ids
-from otel_trading._pure.attributes import raised, set_attribute, set_tracestate
+from otel_trading._pure.attributes import raised, set_attribute, set_first, set_tracestate
+from otel_trading._pure.ids import next_root, next_span
 from otel_trading._pure.recorder import MASK, here, recorder
 from otel_trading._pure.writer import FREE, GATE, ODD, STATE, begin_child, begin_root, finish, getrefcount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import Any
 
     from otel_trading._native import AttributeValue
     from otel_trading._pure.probes import Probe
@@ -25,12 +26,12 @@ _STATES = ("made", "open", "ended", "inert", "remote")
 NO_ID = bytes(8)
 _NO_TRACE = bytes(16)
 _RESERVED = at.SLOT_RESERVED << 16
+_TO_OPEN = _RESERVED ^ at.SLOT_OPEN << 16
 _WORDS = struct.Struct("<QQ")
 
 _variable: ContextVar[Span | None] = ContextVar("otel_trading.current", default=None)
 current = _variable.get
 _set_current = _variable.set
-_take_root, _take_span = ids.roots.pop, ids.spans.pop
 
 
 class Span:
@@ -54,6 +55,9 @@ class Span:
         self.prev: Span | None = None  # what was current before; dropped when the span is left in order
         self.is_current = False  # between becoming current and giving the place back
         self.left_early = False  # left while another span was current: whoever restores skips it
+        self.parented = False  # origin settled when it was made, by an explicit parent
+        self.inner: Span | None = None  # what was current at suspend(), until the next resume()
+        self.blocks = 0  # of its attributes, in the arena
 
     # ---- what can be asked ----
 
@@ -107,16 +111,15 @@ class Span:
         if token is not None and token.writer is not None:
             return token
         probe = self.probe
-        writer = recorder.claim()
-        if probe is None or writer is None or recorder.is_on(probe.tier, bytes(writer.map[GATE])) < 0:
+        opened = None if probe is None else probe.opened()
+        if probe is None or opened is None:
             return None
-        token = writer.take()
+        token = opened[0].take()
         if token is None:
             recorder.span_refused(probe.tier)
             return None
         token.words[token.meta] = probe.span_word & ~STATE | _RESERVED
         self.entry = token
-        self.blocks = 0
         return token
 
     def begin(self) -> None:
@@ -129,19 +132,18 @@ class Span:
         if probe is None or token is None:
             self._make_inert()
             return
-        if not hasattr(self, "parented"):
+        if not self.parented:
             above = current()
             if above is not None:
                 self._inherit(above)
             else:
-                self.trace, self.parent = ids.trace_id(), NO_ID
-        writer = token.writer
-        threshold = -1 if writer is None else recorder.is_on(probe.tier, bytes(writer.map[GATE]))
-        if threshold < 0 or (threshold and int.from_bytes(self.trace[8:], "little") & MASK < threshold):
+                self.trace, self.parent = next_root()[:16], NO_ID
+        opened = probe.opened()
+        if opened is None or (opened[1] and int.from_bytes(self.trace[8:], "little") & MASK < opened[1]):
             self._give(token)
             self._make_inert()
             return
-        self.span = ids.span_id()
+        self.span = next_span()
         if self.tracestate is not None:
             set_tracestate(token, self.tracestate)
         words = token.words
@@ -170,24 +172,30 @@ class Span:
         try:
             writer = here.writer
             probe = self.probe
-            if self.state or probe is None or writer.map[GATE] != probe.known or self.entry is not None:
+            if self.state or probe is None or writer.map[GATE] != probe.known or self.parented:
                 return self._enter()
-            above = None if hasattr(self, "parented") else current()
-            if above is not None and above.plain:
+            above = current()
+            if above is not None and not above.plain:
+                return self._enter()
+            token = self.entry
+            if token is not None:  # it has attributes
+                word = (token.words[token.meta] ^ _TO_OPEN).to_bytes(8, "little")
+            else:
                 token = writer.pool.popleft()
                 if getrefcount(token) != FREE:
                     writer.replace(token)
                     return self._enter()
-            else:
-                return self._enter()
+                word = probe.span_open
         except (AttributeError, IndexError):
             return self._enter()
-        try:
-            self.span = span = _take_span()
-        except IndexError:
-            self.span = span = ids.more_spans()
-        self.trace = above.trace
-        begin_child(token.map, token.place, ODD, above.trace, span, above.span, clock(), probe.span_open)
+        if above is None:
+            root = next_root()
+            self.trace, self.span = root[:16], root[16:]
+            begin_root(token.map, token.place, ODD, root, clock(), word)
+        else:
+            self.trace = above.trace
+            self.span = span = next_span()
+            begin_child(token.map, token.place, ODD, above.trace, span, above.span, clock(), word)
         token.words[token.word] = seq = token.seq
         token.seq = seq + 2
         self.entry = token
@@ -245,10 +253,32 @@ class Span:
         trace: TracebackType | None = None,
         /,
     ) -> None:
-        if self.state != REMOTE:
-            self._end(kind)
-            self._give_place_back()
+        if self.state == REMOTE:
+            self._leave_parent()
             return
+        if kind is not None or self.state != OPEN:
+            self._end(kind)
+        else:
+            end = clock()
+            self.state = ENDED
+            token, probe = self.entry, self.probe
+            if token is not None and probe is not None:
+                writer = token.writer
+                finish(token, end, probe.span_done if token.words[token.meta] == probe.span_word else None)
+                if writer is not None and token.writer is not None:
+                    self.entry = None
+                    writer.pool.append(token)
+        if current() is self and self.is_current:
+            self.is_current = False
+            before = self.prev
+            while before is not None and before.left_early:
+                before = before.prev
+            _set_current(before)
+            self.prev = None
+        else:
+            self._give_place_back()
+
+    def _leave_parent(self) -> None:
         span = current()
         while span is not None:
             if span.state == REMOTE and span.is_current and (span.span, span.trace) == (self.span, self.trace):
@@ -256,6 +286,18 @@ class Span:
                 return
             span = span.prev
         self._give_place_back()
+
+    def leave(self, *raised: Any) -> None:
+        """Do what ``__exit__`` of a probe, looked up together with this one's ``__enter__``, has to do."""
+        if self.state != MADE:
+            self.__exit__(*raised)
+            return
+        # The entering half of the pair was another object's: find what that opened.
+        found = None if self.probe is None else innermost(self.probe)
+        if found is None:
+            recorder.fault()
+        else:
+            found.__exit__(*raised)
 
     # ---- being current ----
 
@@ -286,9 +328,8 @@ class Span:
         if self.state != OPEN or self.is_current:
             return
         self._become_current()
-        inner = getattr(self, "inner", None)
-        if inner is not None:
-            _set_current(inner)
+        if self.inner is not None:
+            _set_current(self.inner)
             self.inner = None
 
     def suspend(self) -> None:
@@ -303,6 +344,12 @@ class Span:
 
     # ---- attributes ----
 
+    def with_attributes(self, attributes: dict[str, AttributeValue]) -> None:
+        """Set those that the span, just made, begins with."""
+        token = self._reserve()
+        if token is not None:
+            self.blocks = set_first(token, attributes)
+
     def set_attribute(self, key: str, value: AttributeValue, /) -> None:
         """Set an attribute; the last value of a key wins.  TypeError where the key is not text."""
         if not isinstance(key, str):
@@ -314,7 +361,7 @@ class Span:
             return
         token = self._reserve() if self.state == MADE else self.entry
         if token is not None and token.writer is not None:
-            self.blocks = set_attribute(token, key, value, getattr(self, "blocks", 0))
+            self.blocks = set_attribute(token, key, value, self.blocks)
 
 
 def innermost(probe: Probe) -> Span | None:

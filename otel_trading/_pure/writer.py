@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import struct
 import sys
+from _thread import RLock
 from collections import deque
 from time import perf_counter_ns as clock
 from weakref import ref
@@ -100,7 +101,7 @@ class Token:
     def __del__(self) -> None:
         """Write what was dropped open as abandoned, and give the entry back."""
         writer = self.writer
-        if writer is not None:
+        if writer is not None and writer.map:
             try:
                 writer.abandoned(self)
             except (AttributeError, TypeError, ValueError):  # the interpreter is coming down
@@ -125,9 +126,9 @@ FREE = _references_of_a_free_token()
 class Writer:
     """The writing side of a ring; it belongs to one thread, and others may end there what began there."""
 
-    __slots__ = ("arena", "arena_head", "arena_size", "at", "body", "capacity", "counts", "file", "head", "index")
-    __slots__ += ("made", "map", "mask", "overwritten", "owner", "pending", "piece", "pool", "ring", "shared", "slots")
-    __slots__ += ("slots_at", "spare", "tables", "tokens", "values", "values_overwritten")
+    __slots__ = ("arena", "arena_head", "arena_size", "at", "before", "body", "capacity", "counts", "file", "head")
+    __slots__ += ("index", "lock", "made", "map", "mask", "overwritten", "owner", "pending", "piece", "pool", "ring")
+    __slots__ += ("shared", "slots", "slots_at", "tables", "tokens", "values", "values_overwritten")
 
     map: mmap.mmap | bytes
 
@@ -163,9 +164,10 @@ class Writer:
         self.pending: Span | None = None  # see probes.py
         self.pool: deque[Token] = deque()
         self.tables = [(piece, base, geometry.open_spans)]
-        self.made = 0  # entries of the last table that have got their tokens
-        self.spare = 0  # index of that table's first entry
-        self.tokens: list[ref[Token]] = []
+        self.before = 0  # entries of the tables before the last one
+        self.made = 0  # entries of that one that have got their tokens
+        self.tokens: dict[int, ref[Token]] = {}  # by the entry's number
+        self.lock = RLock()  # while tokens are made
         self.overwritten = [0] * at.TIERS  # the drain's, with its lock held
         self.values_overwritten = 0  # likewise
 
@@ -185,33 +187,31 @@ class Writer:
             self.replace(token)
 
     def _more(self) -> bool:
-        piece, start, count = self.tables[-1]
-        if self.made == count and not self._extend():
-            return False
-        piece, start, count = self.tables[-1]
-        first = self.made
-        self.made = min(first + _BATCH, count)
-        for number in range(first, self.made):
-            self.tokens.append(ref(INERT))
-            self._put(piece.map, piece.words, start + number * at.SIZE_SLOT, self.spare + number, 2)
+        """Make the tokens of some more entries; False where there are no more."""
+        with self.lock:
+            if not self.map:
+                return False
+            piece, start, count = self.tables[-1]
+            if self.made >= count:
+                if not self._extend():
+                    return False
+                piece, start, count = self.tables[-1]
+            # A signal's handler may come in between and do the same: the entries are taken before anything is called.
+            first = self.made
+            self.made = first + _BATCH
+            before = self.before
+            for number in range(first, min(first + _BATCH, count)):
+                self._put(piece.map, piece.words, start + number * at.SIZE_SLOT, before + number, 2)
         return True
 
     def _extend(self) -> bool:
         """Begin one more table, at the file's end."""
         file = self.file
-        if file is None:
-            return False
-        number = file.halves[at.OFF_HEADER_EXTENT_COUNT // 4]
-        if number >= at.MAX_EXTENTS:
-            return False
-        appended = file.append(at.EXTENT_ENTRIES * at.SIZE_SLOT)
+        appended = None if file is None else file.append_extent(self.index)
         if appended is None:
             return False
         piece, offset = appended
-        file.words[at.OFF_HEADER_EXTENT_OFFSET // 8 + number] = offset
-        file.map[at.OFF_HEADER_EXTENT_RING + number] = self.index
-        file.halves[at.OFF_HEADER_EXTENT_COUNT // 4] = number + 1
-        self.spare += self.tables[-1][2]
+        self.before += self.tables[-1][2]
         self.made = 0
         self.tables.append((piece, offset - piece.start, at.EXTENT_ENTRIES))
         return True
@@ -259,17 +259,15 @@ class Writer:
         self.map = OFF
         self.at = None
         self.pending = None
-        for reference in self.tokens:
+        for reference in list(self.tokens.values()):
             token = reference()
-            if token is not None and token is not INERT:
+            if token is not None:
                 token.writer = token.probe = token.owner = None
-        self.tokens = []
         self.pool = deque()
 
     def drop(self) -> None:
-        """Let the memory go."""
+        """Let the file go; the memory goes with the last token."""
         self.file = None
-        self.tables = []
 
 
 def flag(token: Token, flags: int) -> None:
@@ -288,35 +286,27 @@ def second_line(token: Token) -> None:
 
 
 def finish(token: Token, end: int, done: bytes | None = None) -> None:
-    """Copy a finished entry into the ring, and free it for readers; ``done`` is its state word where it is known.
+    """Copy a finished entry into the ring, and free it for readers; ``done`` is its state word where that is plain.
 
     The copy goes to the ring in which the span began, where its arena blocks are, whatever thread this is.
     """
-    mark = object()
     words, meta = token.words, token.meta
     writer = token.writer
-    wide = False
-    if done is None:
-        word = words[meta]
-        wide = bool(word & EXTRA)
-        tier = word >> TIER & at.TIERS - 1
-        done = (word ^ TO_SPAN).to_bytes(8, "little")
-    else:
-        tier = done[7]
+    word = words[meta]
+    tier = word >> TIER & at.TIERS - 1
     recorded = RECORDED + tier
     while writer is not None:
         n = writer.head
         i = (n & writer.mask) * 16
         slots = writer.slots
-        writer.at = mark
+        writer.at = end  # this very object; the token itself would not tell who ends it
         slots[i] = n + n + 1
-        if wide:
-            _fill_wide(
-                writer.body, i * 8, token.map[token.head], end, int.from_bytes(done, "little"), token.map[token.second]
-            )
-        else:
+        if done is not None:
             fill(writer.body, i * 8, token.map[token.head], end, done)
-        if writer.at is mark:
+        else:
+            # Also where there is no second line: who reads it would not believe it.
+            _fill_wide(writer.body, i * 8, token.map[token.head], end, word ^ TO_SPAN, token.map[token.second])
+        if writer.at is end:
             writer.head = n = n + 1
             slots[i] = n + n
             counts = writer.counts
@@ -331,16 +321,15 @@ def finish(token: Token, end: int, done: bytes | None = None) -> None:
 
 def observe(writer: Writer, trace: bytes, span: bytes, meta: bytes, value: float) -> bool:
     """Write a histogram's observation; False where recording stopped meanwhile."""
-    mark = object()
     while writer.map:
         n = writer.head
         i = (n & writer.mask) * 16
         slots = writer.slots
         now = clock()
-        writer.at = mark
+        writer.at = now  # this very object
         slots[i] = n + n + 1
         _fill_value(writer.body, i * 8, trace, span, now, now, meta, value)
-        if writer.at is mark:
+        if writer.at is now:
             writer.head = n = n + 1
             slots[i] = n + n
             writer.values = count = writer.values + 1

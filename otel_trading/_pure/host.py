@@ -1,0 +1,174 @@
+"""The drain's embedded host: its thread, the exporters' side of its queue, and the accounts."""
+
+from __future__ import annotations
+
+import sys
+import time
+from _thread import RLock
+
+from otel_trading import _layout as at
+from otel_trading._pure.passes import drain
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from threading import Event, Thread
+
+    from otel_trading._native import SpanState
+    from otel_trading._pure.mapped import SegmentFile
+
+_LONGEST_PERIOD = 60_000  # ms
+_MOST_KEPT = 1 << 24
+_LAST_WAIT = 5.0  # seconds for a pass that is going on
+
+
+class _Host:
+    """The thread that makes a pass each period."""
+
+    def __init__(self) -> None:
+        self.thread: Thread | None = None
+        self.ending: Event | None = None
+
+    def start(self, period_ms: int) -> None:
+        from threading import Event, Thread  # only who records needs it
+
+        drain.period_ms = period_ms
+        if self.thread is None:
+            self.ending = ending = Event()
+            self.thread = Thread(target=_run, args=(ending,), name="otel-drain", daemon=True)
+            self.thread.start()
+
+    def stop(self, timeout: float) -> bool:
+        thread, ending = self.thread, self.ending
+        if thread is None or ending is None:
+            return True
+        self.thread = None
+        ending.set()
+        thread.join(max(0.0, timeout))
+        return not thread.is_alive()
+
+    def forked(self) -> None:
+        self.thread = self.ending = None
+
+
+def _run(ending: Event) -> None:
+    handled = 0
+    while True:
+        file = drain.file
+        # A quarter of the ring in one period: come sooner.
+        busy = file is not None and handled > file.settings.main_slots // 4
+        wait_ms = drain.period_ms // 10 + 1 if busy else drain.period_ms
+        if ending.wait(wait_ms / 1000):
+            return
+        try:
+            handled = drain.run()
+        except Exception:  # noqa: BLE001  a pass that fails must not be the last
+            sys.excepthook(*sys.exc_info())
+
+
+_host = _Host()
+
+
+def drain_start(period_ms: int, /) -> None:
+    """Start the drain's thread.  Raises ValueError for a period that is not 1 to 60000 ms."""
+    if not 1 <= period_ms <= _LONGEST_PERIOD:
+        raise ValueError("the period is 1 to 60000 ms")
+    _host.start(period_ms)
+
+
+def drain_stop(timeout: float, /) -> bool:
+    """Stop the thread, after the pass that is going on; False where that takes longer than ``timeout`` seconds."""
+    return _host.stop(timeout)
+
+
+def drain_now() -> int:
+    """One pass, now, in the calling thread; returns how many records were handled."""
+    return drain.run()
+
+
+def keep(capacity: int, /) -> None:
+    """Keep up to ``capacity`` sampled spans for ``take``; 0, the default, keeps none."""
+    if not 0 <= capacity <= _MOST_KEPT:
+        raise ValueError(f"the queue holds at most {_MOST_KEPT} spans")
+    drain.run()  # what was recorded so far falls under what was said so far
+    with drain.lock:
+        drain.queue.limit = capacity
+
+
+def take(limit: int, /) -> list[SpanState]:
+    """Hand over the oldest kept spans; they count as pending until ``settle``."""
+    return drain.queue.take(limit)
+
+
+def settle(exported: tuple[int, int, int, int], refused: tuple[int, int, int, int], /) -> None:
+    """Say what became of spans that were taken, a tier."""
+    for counts in (exported, refused):
+        if not isinstance(counts, tuple) or len(counts) != at.TIERS:
+            raise TypeError("settle() takes two tuples of four counts")
+    with drain.lock:
+        for tier in range(at.TIERS):
+            drain.exported[tier] += exported[tier]
+            drain.refused[tier] += refused[tier]
+
+
+def accounts() -> list[dict[str, int]]:
+    """After a pass: one dict a tier with recorded, exported, sampled_out, overwritten, refused, pending."""
+    drain.run()
+    rows = []
+    with drain.lock:
+        drain.look()
+        for tier in range(at.TIERS):
+            refused = drain.refused[tier] + drain.refused_at_the_door[tier]
+            row = {
+                "recorded": drain.recorded[tier],
+                "exported": drain.exported[tier],
+                "sampled_out": drain.sampled_out[tier],
+                "overwritten": drain.overwritten[tier],
+                "refused": refused,
+            }
+            row["pending"] = 2 * row["recorded"] - sum(row.values())
+            rows.append(row)
+    return rows
+
+
+# ---- life ----
+
+
+def open_drain(file: SegmentFile) -> None:
+    """Begin to drain a segment that is laid out."""
+    with drain.lock:
+        drain.reset(file.created_ns)
+        drain.second = time.perf_counter_ns() // 1_000_000_000
+        drain.file = file
+    drain.calibrate(file)
+
+
+def close_drain() -> None:
+    """Make the last pass, and account for what is left."""
+    _host.stop(_LAST_WAIT)
+    file = drain.file
+    if file is None:
+        return
+    drain.run()
+    with drain.lock:
+        drain.look()
+        queue = drain.queue
+        for slot, *_ in queue.spans:  # lost to the exporters
+            drain.refused[slot[at.OFF_SLOT_TIER] % at.TIERS] += 1
+        queue.spans.clear()
+        drain.publish(file)
+        drain.last_instruments = instrument_table(file)
+        drain.file = None
+
+
+def forked() -> None:
+    """Forget, in a child, what was counted in the parent, and who held the lock there."""
+    drain.lock = RLock()
+    drain.file = None
+    drain.reset(0)
+    _host.forked()
+
+
+def instrument_table(file: SegmentFile) -> bytes:
+    """Copy the file's table of instruments."""
+    return file.map[file.instruments : file.instruments + at.SIZE_INSTRUMENT * at.MAX_INSTRUMENTS]
+
