@@ -230,6 +230,12 @@ def _exporters_of(name: str, errors: list[str]) -> tuple[str, ...]:
         return ()
 
 
+def _queue_size(flat: dict[str, object]) -> None:
+    size = os.environ.get("OTEL_BSP_MAX_QUEUE_SIZE", "").strip()
+    if size:
+        flat.setdefault("export.queue", int(size) if size.isdecimal() else size)
+
+
 def sdk_disabled() -> bool:
     """Tell whether ``OTEL_SDK_DISABLED`` asks for no telemetry at all."""
     return os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
@@ -269,9 +275,7 @@ def resolve(
     except TypeError:
         errors.append(f"directory: {directory!r} is not a path")
 
-    queue = os.environ.get("OTEL_BSP_MAX_QUEUE_SIZE", "").strip()
-    if queue and "export.queue" not in flat:
-        flat["export.queue"] = int(queue) if queue.isdecimal() else queue
+    _queue_size(flat)
     for path, (default, read) in _KEYS.items():
         value = default
         if flat.get(path, default) is not default:

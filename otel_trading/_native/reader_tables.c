@@ -88,8 +88,12 @@ ot_reader_info(PyObject *self, PyObject *Py_UNUSED(ignored))
     const struct ot_header *h = &r->head;
     struct ot_control c = {0};
     (void)ot_reader_fetch(r, h->control_offset, &c, sizeof c);
-    double age = (double)(int64_t)(ot_ticks() - c.heartbeat) * r->calibration.ns_per_tick;
-    bool comparable = h->clock == (uint32_t)ot_clock_kind && c.heartbeat != 0 && age > 0 && age < 9e18;
+    /* on the clock that all processes of this boot share, whatever the ticks are */
+    const struct ot_moment *anchor = &r->calibration.anchor;
+    double since_anchor = (double)(int64_t)(c.heartbeat - anchor->ticks) * r->calibration.ns_per_tick;
+    double age = (double)(int64_t)(ot_nanoseconds(CLOCK_MONOTONIC) - anchor->mono_ns) - since_anchor;
+    bool comparable = c.heartbeat != 0 && age > -1e9 && age < 9e18;
+    age = age < 0 ? 0 : age;
     char boot_id[40];
     PyOS_snprintf(boot_id, sizeof boot_id, "%016llx%016llx", (unsigned long long)h->boot_id[0],
                   (unsigned long long)h->boot_id[1]);
