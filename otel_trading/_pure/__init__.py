@@ -9,9 +9,9 @@ from otel_trading._pure.host import accounts, drain_start, drain_stop, keep, set
 from otel_trading._pure.host import drain_now as drain
 from otel_trading._pure.instruments import Counter, Gauge, Histogram, gc_callback
 from otel_trading._pure.life import close, fault, forked, interrupt_open, is_open, open  # noqa: A004  the interface
+from otel_trading._pure.picture import snapshot
 from otel_trading._pure.probes import Probe, traced
 from otel_trading._pure.reader import Reader
-from otel_trading._pure.picture import snapshot
 from otel_trading._pure.spans import Span, current, remote
 from otel_trading._pure.writer import Token
 

@@ -198,7 +198,7 @@ class Aggregate:
 
     def windows(self, second: int) -> dict[str, HistogramState]:
         """Give the windows, as of the second that is going on."""
-        # Eleven finished pieces (the twelfth is the one that the unfinished piece will replace), and what is unfinished.
+        # Eleven finished pieces (the unfinished one will replace the twelfth), and what is unfinished.
         replaced = second // _SECONDS % _FIVES
         pieces = [piece for number, piece in enumerate(self.fives) if number != replaced]
         return {

@@ -56,7 +56,7 @@ def _text(text: str) -> tuple[int, int, bytes] | None:
     return at.TYPE_TEXT, 0, data
 
 
-def _encoded(value: AttributeValue) -> tuple[int, int, bytes] | None:
+def _encoded(value: AttributeValue) -> tuple[int, int, bytes] | None:  # noqa: PLR0911  one a type
     """Give (type, word, text) of a value; None for what can not be one."""
     if isinstance(value, float):
         return at.TYPE_DOUBLE, int.from_bytes(_bits(value), "little"), b""
@@ -164,18 +164,18 @@ def set_first(token: Token, attributes: dict[str, AttributeValue]) -> int:
                 _double(token.map, token.place + at.OFF_SLOT_VALUE + 8 * i, value)
                 kinds |= at.TYPE_DOUBLE << 8 * i
             elif kind is str:
-                item = ids.get(value)  # type: ignore[call-overload]  # a str, as just seen
+                item = ids.get(value)  # type: ignore[arg-type]  # a str, as just seen
                 if not item:
                     break
                 words[word + VALUES + i] = item
                 kinds |= at.TYPE_NAME << 8 * i
             elif kind is int and 0 <= value <= _INT_MAX:  # type: ignore[operator]  # an int
-                words[word + VALUES + i] = value
+                words[word + VALUES + i] = value  # type: ignore[assignment]  # an int
                 kinds |= at.TYPE_INT << 8 * i
             else:
                 break
             keys |= number << 16 * i
-            i += 1
+            i += 1  # noqa: SIM113  after what may break off
         else:
             words[word + KEYS] = keys
             words[word + TYPES] = kinds

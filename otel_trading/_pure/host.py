@@ -171,4 +171,3 @@ def forked() -> None:
 def instrument_table(file: SegmentFile) -> bytes:
     """Copy the file's table of instruments."""
     return file.map[file.instruments : file.instruments + at.SIZE_INSTRUMENT * at.MAX_INSTRUMENTS]
-

@@ -1,4 +1,4 @@
-"""Random ids, seeded by the operating system and drawn in batches: a batch costs some microseconds, an id almost nothing.
+"""Random ids, seeded by the operating system and drawn in batches: an id costs almost nothing.
 
 Ids are kept as they lie in the file: a trace's 16 bytes are two little-endian words, the high one first.
 """
@@ -13,7 +13,7 @@ from operator import methodcaller
 try:
     from _random import Random  # without what the module `random` loads
 except ImportError:  # another interpreter
-    from random import Random
+    from random import Random  # type: ignore[assignment]  # the same, with more methods
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 _BATCH = 64
 _BYTES = 24 * _BATCH
-_source = Random()
+_source = Random()  # noqa: S311  ids, not secrets
 
 
 def _endless(unpack: Callable[[bytes], tuple[bytes, ...]]) -> Callable[[], bytes]:
     """Give what gives the next id; all of it is C, so that no thread comes in between."""
     numbers = map(_source.getrandbits, repeat(8 * _BYTES))
-    batches = map(int.to_bytes, numbers, repeat(_BYTES), repeat("little"))
+    batches = map(int.to_bytes, numbers, repeat(_BYTES), repeat("little"))  # type: ignore[arg-type]  # a literal
     # No word of an id is zero: a batch with eight zero bytes is not used.
     usable = filterfalse(methodcaller("count", bytes(8)), batches)
     return chain.from_iterable(map(unpack, usable)).__next__

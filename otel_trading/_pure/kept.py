@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from otel_trading._native import AttributeValue, SpanState
     from otel_trading._pure.writer import Writer
 
-    # (key, type, payload)
+    # of the key's id, the type, and the payload
     Block: TypeAlias = tuple[int, int, bytes]
-    # (slot, Unix time of tick 0, arena blocks newest first)
+    # of the slot's bytes, the Unix time of tick 0, and the arena blocks, newest first
     Kept: TypeAlias = tuple[bytes, int, list[Block]]
 
 _MOST_ATTRIBUTES = 128

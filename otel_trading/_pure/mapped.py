@@ -102,8 +102,25 @@ class Piece:
 class SegmentFile:
     """The file of this process's segment."""
 
-    __slots__ = ("accounts", "created_ns", "end", "extents", "fd", "halves", "instruments", "lock", "map", "names")
-    __slots__ += ("piece", "probes", "rings", "settings", "size", "text", "words")
+    __slots__ = (
+        "accounts",
+        "created_ns",
+        "end",
+        "extents",
+        "fd",
+        "halves",
+        "instruments",
+        "lock",
+        "map",
+        "names",
+        "piece",
+        "probes",
+        "rings",
+        "settings",
+        "size",
+        "text",
+        "words",
+    )
 
     def __init__(self, fd: int, resource: bytes, settings: Settings) -> None:
         """Lay everything out but the rings' headers, unpublished.  Raises OSError with nothing left open."""

@@ -61,7 +61,7 @@ _NS_PER_TICK = int.from_bytes(struct.pack("<d", 1.0), "little")
 
 
 class _Copy:
-    """A copy of slots that lie one after another, by columns: lists of numbers, which no garbage collector has to see."""
+    """A copy of slots that lie one after another, by columns: lists of numbers, which no collector has to see."""
 
     __slots__ = ("data", "ends", "first", "lows", "starts", "states", "words")
 
@@ -246,8 +246,7 @@ class Drain:
                     return 0  # somebody else has drained it
                 ring[_TAIL] = tail = first + count
                 self.text_overwritten += gone
-                if backlog > ring[_BACKLOG_MAX]:
-                    ring[_BACKLOG_MAX] = backlog
+                ring[_BACKLOG_MAX] = max(ring[_BACKLOG_MAX], backlog)
                 self._add(writer, found, kept)
                 if tail == head:  # what was written and not read is gone
                     drained = ring[_DRAINED : _VALUES_DRAINED + 1].tolist()

@@ -7,10 +7,10 @@ import time
 
 from otel_trading import _layout as at
 from otel_trading._pure.aggregate import EMPTY, Aggregate
-from otel_trading._pure.passes import drain
 from otel_trading._pure.host import instrument_table
 from otel_trading._pure.instruments import double
 from otel_trading._pure.names import instruments, probes
+from otel_trading._pure.passes import drain
 from otel_trading._pure.recorder import recorder
 from otel_trading._pure.writer import ATTRIBUTES_DROPPED, HEAD, META, OPEN, STATE
 

@@ -15,6 +15,7 @@ from otel_trading._pure.writer import (
     GATE,
     HEAD,
     INERT,
+    ODD,
     OPEN,
     RECORDED,
     SPAN,
@@ -26,7 +27,6 @@ from otel_trading._pure.writer import (
     fill,
     finish,
     getrefcount,
-    ODD,
 )
 
 TYPE_CHECKING = False
@@ -81,6 +81,7 @@ def _half_apart(probe: Probe, leaving: bool) -> Span:  # noqa: FBT001
 
 def _half(probe: Probe, leaving: bool) -> Span:  # noqa: FBT001
     """Give the span that waits for its other half in this thread, or a new one that will."""
+    writer: Writer | None
     try:
         writer = here.writer
     except AttributeError:
@@ -121,8 +122,23 @@ def _leaving(probe: Probe) -> Callable[..., None]:
 class Probe:
     """A named place in the program; makes spans.  Usable before ``open`` and after ``close``: then it does nothing."""
 
-    __slots__ = ("id", "kind", "known", "leaf", "leaf_done", "leaf_open", "leaf_word", "name", "recorded", "shut")
-    __slots__ += ("sla_ns", "span_done", "span_open", "span_word", "tier")
+    __slots__ = (
+        "id",
+        "kind",
+        "known",
+        "leaf",
+        "leaf_done",
+        "leaf_open",
+        "leaf_word",
+        "name",
+        "recorded",
+        "shut",
+        "sla_ns",
+        "span_done",
+        "span_open",
+        "span_word",
+        "tier",
+    )
 
     def __init__(self, name: str, tier: int = 1, sla_ns: int = 0, leaf: bool = False, kind: int = 0) -> None:  # noqa: FBT001, FBT002
         """Register it.  Raises ValueError for a tier or kind that there is not, TypeError where ``name`` is no text."""
@@ -250,9 +266,7 @@ class Probe:
             set_tracestate(token, tracestate)
         words = token.words
         word = words[token.meta] | self.leaf_word | flags << 32
-        begin_child(
-            token.map, token.place, ODD, trace, next_span(), over, clock(), word.to_bytes(8, "little")
-        )
+        begin_child(token.map, token.place, ODD, trace, next_span(), over, clock(), word.to_bytes(8, "little"))
         words[token.word] = seq = token.seq
         token.seq = seq + 2
         if word == self.leaf_word:

@@ -40,8 +40,26 @@ class Span:
     Life: made → open → ended.  A call that does not fit the state does nothing and counts as a fault.
     """
 
-    __slots__ = ("blocks", "entry", "flags", "inner", "is_current", "left_early", "parent", "parented", "plain", "prev")
-    __slots__ += ("probe", "span", "state", "trace", "tracestate", "wants_leaving")
+    __slots__ = (
+        "blocks",
+        "entry",
+        "flags",
+        "inner",
+        "is_current",
+        "left_early",
+        "parent",
+        "parented",
+        "plain",
+        "prev",
+        "probe",
+        "span",
+        "state",
+        "trace",
+        "tracestate",
+        "wants_leaving",
+    )
+
+    wants_leaving: bool  # which half of a `with` waits for it
 
     def __init__(self, probe: Probe | None) -> None:
         self.probe = probe
@@ -149,9 +167,7 @@ class Span:
         words = token.words
         word = words[token.meta] & ~STATE | probe.span_word | self.flags << 32
         start = clock()
-        begin_child(
-            token.map, token.place, ODD, self.trace, self.span, self.parent, start, word.to_bytes(8, "little")
-        )
+        begin_child(token.map, token.place, ODD, self.trace, self.span, self.parent, start, word.to_bytes(8, "little"))
         words[token.word] = seq = token.seq
         token.seq = seq + 2
         self.state = OPEN

@@ -82,8 +82,21 @@ class Token:
     Tokens go round: a stopped one is used again when nobody else holds it.  A span has one inside.
     """
 
-    __slots__ = ("__weakref__", "head", "index", "map", "meta", "owner", "place", "probe", "second", "seq", "word")
-    __slots__ += ("words", "writer")
+    __slots__ = (
+        "__weakref__",
+        "head",
+        "index",
+        "map",
+        "meta",
+        "owner",
+        "place",
+        "probe",
+        "second",
+        "seq",
+        "word",
+        "words",
+        "writer",
+    )
 
     probe: Probe | None  # whose flat span is open in it, in the plain case
     owner: object  # likewise where it is not plain: with a tracestate, or flags
@@ -126,9 +139,36 @@ FREE = _references_of_a_free_token()
 class Writer:
     """The writing side of a ring; it belongs to one thread, and others may end there what began there."""
 
-    __slots__ = ("arena", "arena_head", "arena_size", "at", "before", "body", "capacity", "counts", "file", "head")
-    __slots__ += ("index", "lock", "made", "map", "mask", "overwritten", "owner", "pending", "piece", "pool", "ring")
-    __slots__ += ("shared", "slots", "slots_at", "tables", "tokens", "values", "values_overwritten")
+    __slots__ = (
+        "arena",
+        "arena_head",
+        "arena_size",
+        "at",
+        "before",
+        "body",
+        "capacity",
+        "counts",
+        "file",
+        "head",
+        "index",
+        "lock",
+        "made",
+        "map",
+        "mask",
+        "overwritten",
+        "owner",
+        "pending",
+        "piece",
+        "pool",
+        "ring",
+        "shared",
+        "slots",
+        "slots_at",
+        "tables",
+        "tokens",
+        "values",
+        "values_overwritten",
+    )
 
     map: mmap.mmap | bytes
 
@@ -249,7 +289,13 @@ class Writer:
         """Finish what a dropped token has left open, if anything."""
         if token.words[token.meta] & STATE == OPEN:
             flag(token, at.FLAG_ABANDONED)
-            finish(token, clock())
+            try:
+                finish(token, clock())
+            except BaseException:  # an interrupt came in between
+                if token.words[token.meta] & STATE == OPEN:
+                    finish(token, clock())
+                self.renew(token)
+                raise
         self.renew(token)
 
     # ---- the end ----
@@ -322,10 +368,10 @@ def finish(token: Token, end: int, done: bytes | None = None) -> None:
 def observe(writer: Writer, trace: bytes, span: bytes, meta: bytes, value: float) -> bool:
     """Write a histogram's observation; False where recording stopped meanwhile."""
     while writer.map:
+        now = clock()  # the only call before the last one
         n = writer.head
         i = (n & writer.mask) * 16
         slots = writer.slots
-        now = clock()
         writer.at = now  # this very object
         slots[i] = n + n + 1
         _fill_value(writer.body, i * 8, trace, span, now, now, meta, value)
