@@ -118,21 +118,31 @@ class Reader:
         spans: list[SpanState] = []
         for index in range(self._file.ring_count()):
             ring = self._file.ring(index)
-            if ring is None:
-                continue
-            for first in range(0, ring.open_capacity, _BATCH):
-                count = min(_BATCH, ring.open_capacity - first)
-                batch = self._file.fetch(ring.open + first * at.SIZE_SLOT, count * at.SIZE_SLOT)
-                if batch is None:
-                    break
-                for number, slot in enumerate(_SLOT.iter_unpack(batch), first):
-                    if slot[_STATE] != at.SLOT_OPEN:
-                        continue
-                    settled = self._settled(ring.open + number * at.SIZE_SLOT)
-                    span = None if settled is None else self._span(index, ring, settled)
-                    if span is not None:
-                        spans.append(span)
+            if ring is not None:
+                self._read_open(index, ring, ring.open, ring.open_capacity, spans)
+        header = self._file.header
+        for number in range(min(u32(header, at.OFF_HEADER_EXTENT_COUNT), at.MAX_EXTENTS)):
+            index = header[at.OFF_HEADER_EXTENT_RING + number]
+            ring = self._file.ring(index) if index < self._file.ring_count() else None
+            if ring is not None:
+                table = u64(header, at.OFF_HEADER_EXTENT_OFFSET + 8 * number)
+                self._read_open(index, ring, table, at.EXTENT_ENTRIES, spans)
         return spans
+
+    def _read_open(self, index: int, ring: Ring, table: int, capacity: int, spans: list[SpanState]) -> None:
+        """Add the open spans of a table, or of a piece of one, that belongs to a ring."""
+        for first in range(0, capacity, _BATCH):
+            count = min(_BATCH, capacity - first)
+            batch = self._file.fetch(table + first * at.SIZE_SLOT, count * at.SIZE_SLOT)
+            if batch is None:
+                break
+            for number, slot in enumerate(_SLOT.iter_unpack(batch), first):
+                if slot[_STATE] != at.SLOT_OPEN:
+                    continue
+                settled = self._settled(table + number * at.SIZE_SLOT)
+                span = None if settled is None else self._span(index, ring, settled)
+                if span is not None:
+                    spans.append(span)
 
     def _settled(self, offset: int) -> tuple[Any, ...] | None:
         """Copy an open entry that may be changing; None where it is not open any more, or never stands still."""
@@ -285,8 +295,10 @@ class Reader:
                 "overwritten": u64(page, at.OFF_ACCOUNTS_OVERWRITTEN + 8 * tier),
                 "refused": u64(page, at.OFF_ACCOUNTS_REFUSED + 8 * tier),
             }
+            at_the_door = u64(self._file.header, at.OFF_HEADER_SPANS_REFUSED + 8 * tier)
+            account["refused"] += at_the_door
             settled = sum(account.values())
-            recorded = sum(u64(ring.header, at.OFF_RING_RECORDED + 8 * tier) for ring in rings)
+            recorded = sum(u64(ring.header, at.OFF_RING_RECORDED + 8 * tier) for ring in rings) + at_the_door
             account["recorded"] = max(recorded, settled)
             account["pending"] = account["recorded"] - settled
             accounts.append(account)
