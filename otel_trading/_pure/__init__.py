@@ -12,7 +12,8 @@ from otel_trading._pure.life import close, fault, forked, interrupt_open, is_ope
 from otel_trading._pure.picture import snapshot
 from otel_trading._pure.probes import Probe, traced
 from otel_trading._pure.reader import Reader
-from otel_trading._pure.spans import Span, current, remote
+from otel_trading._pure.remote import remote
+from otel_trading._pure.spans import Span, current
 from otel_trading._pure.writer import Token
 
 BACKEND = "pure"

@@ -289,10 +289,10 @@ class Probe:
             n = writer.head
             i = (n & writer.mask) * 16
             slots = writer.slots
-            writer.at = token
+            writer.at = end  # this very object
             slots[i] = n + n + 1
             fill(writer.body, i * 8, token.map[token.head], end, self.leaf_done)
-            if writer.at is token:
+            if writer.at is end:
                 # From here to the head's store nothing is called: see writer.py.
                 writer.head = n = n + 1
                 slots[i] = n + n

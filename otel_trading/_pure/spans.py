@@ -14,7 +14,6 @@ from otel_trading._pure.writer import FREE, GATE, ODD, STATE, begin_child, begin
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import TracebackType
     from typing import Any
 
     from otel_trading._native import AttributeValue
@@ -218,7 +217,11 @@ class Span:
         self.state = OPEN
         self.prev = above
         self.is_current = True
-        _set_current(self)
+        try:
+            _set_current(self)
+        except BaseException:  # an interrupt came in between, and nobody will leave
+            self._interrupted()
+            raise
         return self
 
     def _enter(self) -> Span:
@@ -262,37 +265,44 @@ class Span:
         """End; leaves what is current alone."""
         self._end(None if error is None else type(error))
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None = None,
-        error: BaseException | None = None,
-        trace: TracebackType | None = None,
-        /,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None = None, /, *_: object) -> None:
         if self.state == REMOTE:
             self._leave_parent()
             return
-        if kind is not None or self.state != OPEN:
-            self._end(kind)
-        else:
-            end = clock()
-            self.state = ENDED
-            token, probe = self.entry, self.probe
-            if token is not None and probe is not None:
-                writer = token.writer
-                finish(token, end, probe.span_done if token.words[token.meta] == probe.span_word else None)
-                if writer is not None and token.writer is not None:
-                    self.entry = None
-                    writer.pool.append(token)
-        if current() is self and self.is_current:
+        try:
+            if kind is not None or self.state != OPEN:
+                self._end(kind)
+            else:
+                end = clock()
+                token, probe = self.entry, self.probe
+                self.state = ENDED
+                if token is not None and probe is not None:
+                    writer = token.writer
+                    finish(token, end, probe.span_done if token.words[token.meta] == probe.span_word else None)
+                    if writer is not None and token.writer is not None:
+                        self.entry = None
+                        writer.pool.append(token)
+            if current() is self and self.is_current:
+                self.is_current = False
+                before = self.prev
+                while before is not None and before.left_early:
+                    before = before.prev
+                _set_current(before)
+                self.prev = None
+            else:
+                self._give_place_back()
+        except BaseException:  # an interrupt came in between
+            self._interrupted()
+            raise
+
+    def _interrupted(self) -> None:
+        """Do what is left to be done when a signal's exception comes out of the middle of something."""
+        self.state = ENDED
+        token, self.entry = self.entry, None
+        del token  # still open it is written as abandoned, and given back
+        if current() is self:
             self.is_current = False
-            before = self.prev
-            while before is not None and before.left_early:
-                before = before.prev
-            _set_current(before)
-            self.prev = None
-        else:
-            self._give_place_back()
+            self._restore()
 
     def _leave_parent(self) -> None:
         span = current()
@@ -385,23 +395,4 @@ def innermost(probe: Probe) -> Span | None:
     span = current()
     while span is not None and not (span.probe is probe and span.state == OPEN and span.is_current):
         span = span.prev
-    return span
-
-
-def remote(trace_id: int, span_id: int, sampled: bool, tracestate: str | None, /) -> Span:  # noqa: FBT001
-    """Make a parent from elsewhere, usable as ``with``, or as the ``parent`` of a span.
-
-    Without ids it is nobody's parent: ``with`` does nothing, as a parent it says nothing.
-    """
-    span = Span(None)
-    span.trace = _WORDS.pack(trace_id >> 64, trace_id & (1 << 64) - 1)
-    span.span = (span_id & (1 << 64) - 1).to_bytes(8, "little")
-    valid = trace_id != 0 and span.span != NO_ID
-    span.state = REMOTE if valid else INERT
-    if not valid:
-        span.span = NO_ID
-    span.plain = False
-    span.flags = 0 if sampled else at.FLAG_UNSAMPLED
-    if isinstance(tracestate, str) and tracestate:
-        span.tracestate = tracestate
     return span

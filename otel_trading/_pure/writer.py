@@ -2,8 +2,9 @@
 
 Nothing here takes a lock.  A record is written between two stores of its slot's sequence number, and what makes it
 one of the ring is a run of statements without a call, in which CPython neither switches threads nor handles signals.
-``Writer.at`` names whoever began to write last: who finds another name there after its last call has been overtaken,
-by another thread or by a signal's handler, and begins again.  (The good case must be the one that does not jump:
+``Writer.at`` tells who began to write last, by the number object that is the time of it: who finds another one there
+after its last call has been overtaken, by another thread or by a signal's handler, and begins again.  (Not by an
+object whose end runs code, which would be a call in between.  And the good case must be the one that does not jump:
 Python 3.10 may switch at a jump.)
 """
 
@@ -113,12 +114,12 @@ class Token:
 
     def __del__(self) -> None:
         """Write what was dropped open as abandoned, and give the entry back."""
-        writer = self.writer
-        if writer is not None and writer.map:
-            try:
+        try:
+            writer = self.writer
+            if writer is not None and writer.map:
                 writer.abandoned(self)
-            except (AttributeError, TypeError, ValueError):  # the interpreter is coming down
-                return
+        except (AttributeError, TypeError, ValueError):  # the interpreter is coming down, or it never was whole
+            return
 
 
 INERT = Token()
@@ -345,7 +346,7 @@ def finish(token: Token, end: int, done: bytes | None = None) -> None:
         n = writer.head
         i = (n & writer.mask) * 16
         slots = writer.slots
-        writer.at = end  # this very object; the token itself would not tell who ends it
+        writer.at = end  # this very object
         slots[i] = n + n + 1
         if done is not None:
             fill(writer.body, i * 8, token.map[token.head], end, done)

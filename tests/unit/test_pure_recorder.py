@@ -1,0 +1,194 @@
+"""What only the pure backend has to mind: Python code that runs in the middle of a record."""
+
+from __future__ import annotations
+
+import queue
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import otel_trading as ot
+from otel_trading._backend import core
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from conftest import Recorder
+
+pytestmark = pytest.mark.skipif(ot.backend != "pure", reason="in C nothing can come in between")
+
+PROBE = ot.probe("pure.probe")
+OTHER = ot.probe("pure.other", tier=2)
+LARGE = {"ring__slots": 1 << 16, "ring__thread_slots": 1 << 15, "ring__open_spans": 16}
+ABANDONED = 8
+
+
+@pytest.fixture
+def alarms() -> Iterator[Callable[[Callable[..., None]], None]]:
+    """Have a handler called every fifth of a millisecond, in the middle of whatever the main thread does."""
+    before = signal.getsignal(signal.SIGALRM)
+
+    def begin(handler: Callable[..., None]) -> None:
+        signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, 0.0002, 0.0002)
+
+    yield begin
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def hasty() -> Iterator[None]:
+    """Have threads switched as often as can be."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+def assert_all_there(recorder: Recorder, count: int) -> None:
+    """Demand that so many spans were recorded, and can be read, each once."""
+    assert sum(account["recorded"] for account in recorder.accounts().values()) == count
+    records = recorder.records()
+    assert len({record.span_id for record in records}) == len(records) == count
+    assert recorder.segment.reader.missed() == (0, 0)
+    assert recorder.open_spans() == []
+
+
+def test_signal_handlers_record_in_the_middle_of_records(
+    make_recorder: Callable[..., Recorder], alarms: Callable[[Callable[..., None]], None]
+) -> None:
+    """Records of a signal's handler, and those that it came into, are all there, whole."""
+    recorder = make_recorder(**LARGE)
+    handled = []
+
+    def handle(_number: int, _frame: object) -> None:
+        with OTHER.span(depth=1):
+            PROBE.stop(PROBE.start())
+        handled.append(2)
+
+    alarms(handle)
+    count = 0
+    while len(handled) < 50 or count < 3000:
+        PROBE.stop(PROBE.start())
+        with OTHER.span(count=count):
+            count += 2
+        assert count < 60_000, "the alarm does not come"
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    assert core.current() is None
+    assert_all_there(recorder, count + sum(handled))
+
+
+@pytest.mark.usefixtures("hasty")
+def test_tokens_stopped_by_other_threads_than_their_own(make_recorder: Callable[..., Recorder]) -> None:
+    """Several threads may finish spans in one ring at once, its own thread among them."""
+    recorder = make_recorder(**LARGE)
+    started: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    times = 2000
+
+    def start() -> None:
+        for _ in range(times):
+            started.put(PROBE.start())
+            OTHER.stop(OTHER.start())
+
+    def stop() -> None:
+        for _ in range(times):
+            PROBE.stop(started.get())
+
+    threads = [threading.Thread(target=target) for target in (start, stop) * 4]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert_all_there(recorder, 2 * 4 * times)
+
+
+def test_interrupts_in_the_middle_of_records(
+    make_recorder: Callable[..., Recorder], alarms: Callable[[Callable[..., None]], None]
+) -> None:
+    """An exception that a signal's handler raises breaks nothing: what it hit is finished, or abandoned."""
+    recorder = make_recorder(**LARGE)
+    caught = starts = 0
+
+    class AlarmError(Exception):
+        """What the handler raises."""
+
+    def handle(_number: int, _frame: object) -> None:
+        raise AlarmError
+
+    def work() -> None:
+        nonlocal starts
+        while True:
+            starts += 1
+            token = PROBE.start()
+            PROBE.stop(token)
+
+    while caught < 30:
+        try:
+            alarms(handle)
+            work()
+        except AlarmError:
+            caught += 1
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    assert recorder.open_spans() == []
+    records = recorder.records(1 << 20)
+    missed, torn = recorder.segment.reader.missed()
+    assert torn == 0
+    # An interrupt may hit before the span began, or after it was counted.
+    assert starts - caught <= len(records) + missed <= starts
+    assert recorder.accounts()[1]["recorded"] == len(records) + missed
+
+
+def test_a_stopped_token_that_is_held_is_never_used_again(recorder: Recorder) -> None:
+    """Tokens go round, but not those that somebody could stop a second time."""
+    held = []
+    for _ in range(100):
+        token = PROBE.start()
+        PROBE.stop(token)
+        held.append(token)
+    assert len(set(map(id, held))) == 100
+    opened = [PROBE.start() for _ in range(100)]
+    for token in held:
+        PROBE.stop(token)
+    assert len(recorder.open_spans()) == 100
+    for token in opened:
+        PROBE.stop(token)
+    recorder.faults_expected = 100
+
+
+def test_tokens_of_a_closed_segment_are_worth_nothing(make_recorder: Callable[..., Recorder]) -> None:
+    """What was begun in a segment that is gone ends silently, and does not reach into the next one."""
+    first = make_recorder()
+    token, span = PROBE.start(), OTHER.span(a=1)
+    span.begin()
+    assert len(first.open_spans()) == 2
+    ot.shutdown()
+    second = make_recorder()
+    PROBE.stop(token)
+    span.end()
+    del token, span
+    assert second.records() == second.open_spans() == []
+
+
+def test_a_thread_that_closes_while_others_record() -> None:
+    """Without a segment every thread's first look finds nothing, and costs no ring."""
+    tokens = []
+    thread = threading.Thread(target=lambda: tokens.append(PROBE.start()))
+    thread.start()
+    thread.join()
+    PROBE.stop(tokens[0])
+    assert core.snapshot()["rings"] == []
+
+
+def test_ids_after_a_batch(recorder: Recorder) -> None:
+    """Ids are drawn in batches; none comes twice, and none has a word of zeros."""
+    for _ in range(900):
+        with PROBE:
+            pass
+    records = recorder.records()
+    assert len({record.trace_id for record in records}) == len({record.span_id for record in records}) == 900
+    assert all(record.trace_id >> 64 and record.trace_id & (1 << 64) - 1 and record.span_id for record in records)
+    assert not any(record.flags & ABANDONED for record in records)
