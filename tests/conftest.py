@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import gc
 import os
 import subprocess
 import sys
@@ -195,6 +196,15 @@ def make_recorder(tmp_path: Path) -> Iterator[Callable[..., Recorder]]:
             assert_balanced(ot.accounts())
         assert recorder.faults == recorder.faults_expected
         recorder.segment.close()
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """Keep the collector from running meanwhile."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture

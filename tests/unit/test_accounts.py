@@ -86,6 +86,7 @@ def test_a_full_queue_refuses(recorder: Recorder) -> None:
     assert account["refused"] == 12
 
 
+@pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize("extra", [0, 1, 2, 500, 1024, 5000])
 def test_wrap_around_is_counted_to_the_event(make_recorder: Callable[..., Recorder], extra: int) -> None:
     """What the ring's next round overwrites before the drain came is counted, to the span."""
@@ -99,6 +100,7 @@ def test_wrap_around_is_counted_to_the_event(make_recorder: Callable[..., Record
     assert recorder.segment.reader.missed() == (extra, 0)
 
 
+@pytest.mark.usefixtures("quiet")
 def test_wrap_around_with_a_mix_of_tiers_and_values(make_recorder: Callable[..., Recorder]) -> None:
     """Overwritten records are counted in their own tiers, histogram values between them notwithstanding."""
     recorder = make_recorder(ring__slots=64)

@@ -125,15 +125,6 @@ NOTHING_LEFT = (*NOTHING_AT_ALL, function_calls, blocks, nested, attributes, man
                 instruments)  # fmt: skip
 
 
-@pytest.fixture
-def quiet() -> Iterator[None]:
-    """Keep the collector from running meanwhile."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
-
-
 @pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize("form", NOTHING_LEFT, ids=lambda form: form.__name__)
 def test_nothing_is_left_behind(recorder: Recorder, form: Callable[[Iterator[None]], None]) -> None:
