@@ -12,6 +12,7 @@ import mmap
 import os
 import time
 from _thread import RLock
+from itertools import count
 
 from otel_trading import _layout as at
 
@@ -27,6 +28,7 @@ _BACKEND = 2  # native is 1
 _POPULATE_WRITE = 23  # MADV_POPULATE_WRITE of Linux 5.14, which the mmap module does not name
 _UNSUPPORTED = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENODEV)
 _ZEROS = bytes(65_536)
+_generations = count(1 << 20, 1 << 20)
 
 
 class Settings:
@@ -179,6 +181,8 @@ class SegmentFile:
         self.map[at.OFF_HEADER_RESOURCE : at.OFF_HEADER_RESOURCE + len(resource)] = resource
         for tier in range(at.TIERS):
             words[(CONTROL + at.OFF_CONTROL_TIER_WORD) // 8 + tier] = at.TIER_ON
+        # each segment begins elsewhere, so that what was learnt in one is not taken for true in the next
+        words[(CONTROL + at.OFF_CONTROL_GENERATION) // 8] = next(_generations)
         words[(CONTROL + at.OFF_CONTROL_SWITCHES) // 8] = at.SWITCH_RECORD | at.SWITCH_EXPORT
         words[at.OFF_HEADER_FILE_BYTES // 8] = self.end
 

@@ -155,7 +155,7 @@ class Probe:
 
     def _numbered(self, number: int) -> None:
         self.id = number
-        self.known: bytes | None = None  # what the gate shows when the tier is on and takes every trace
+        self.known = -1  # the generation at which the tier was seen on, and taking every trace
         self.shut: bytes | None = None  # what it shows when the tier is off
         self.recorded = RECORDED + self.tier
         self.span_word = meta_word(number, OPEN, 0, self.tier)
@@ -205,6 +205,7 @@ class Probe:
             writer = recorder.claim()
             if writer is None:
                 return None
+        generation = writer.gate[0]  # before what it stands for
         state = writer.map[GATE]
         if state == self.shut:
             return None
@@ -212,8 +213,8 @@ class Probe:
         if threshold < 0:
             self.shut = state
             return None
-        if threshold == 0:
-            self.known = state
+        if threshold == 0 and generation is not None:
+            self.known = generation
         return writer, threshold
 
     # ---- flat pairs ----
@@ -222,7 +223,7 @@ class Probe:
         """Begin a flat span."""
         try:
             writer = here.writer
-            if writer.map[GATE] != self.known or parent is not None:
+            if writer.gate[0] != self.known or parent is not None:
                 return self._start(parent)
             token = writer.pool.popleft()
         except (AttributeError, IndexError):

@@ -10,7 +10,7 @@ from otel_trading import _layout as at
 from otel_trading._pure.attributes import raised, set_attribute, set_first, set_tracestate
 from otel_trading._pure.ids import next_root, next_span
 from otel_trading._pure.recorder import MASK, here, recorder
-from otel_trading._pure.writer import FREE, GATE, ODD, STATE, begin_child, begin_root, finish, getrefcount
+from otel_trading._pure.writer import FREE, ODD, STATE, begin_child, begin_root, finish, getrefcount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ class Span:
         try:
             writer = here.writer
             probe = self.probe
-            if self.state or probe is None or writer.map[GATE] != probe.known or self.parented:
+            if self.state or probe is None or writer.gate[0] != probe.known or self.parented:
                 return self._enter()
             above = current()
             if above is not None and not above.plain:

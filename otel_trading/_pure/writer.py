@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 GATE = slice(CONTROL + at.OFF_CONTROL_TIER_WORD, CONTROL + at.OFF_CONTROL_SWITCHES + 8)
 """The tier words and the switches, all that a record has to look at."""
+GENERATION = (CONTROL + at.OFF_CONTROL_GENERATION) // 8
 OFF = bytes(0)
 """What the gate of a writer without a segment shows."""
 STOPPED = object()
@@ -150,6 +151,7 @@ class Writer:
         "capacity",
         "counts",
         "file",
+        "gate",
         "head",
         "index",
         "lock",
@@ -172,6 +174,7 @@ class Writer:
     )
 
     map: mmap.mmap | bytes
+    gate: memoryview | tuple[None]  # [0] is the control page's generation: one look tells that nothing was steered
 
     def __init__(self, file: SegmentFile, index: int, piece: Piece, offset: int, geometry: Geometry) -> None:
         """Enter a ring at ``offset``, which lies in ``piece``, into the directory; the caller publishes it."""
@@ -186,6 +189,7 @@ class Writer:
         self.file: SegmentFile | None = file
         self.index = index
         self.map = file.map  # the control page is in it
+        self.gate = words[GENERATION : GENERATION + 1]
         self.piece = piece
         self.ring = words[ring : ring + at.SIZE_RING // 8]
         self.capacity = geometry.slots
@@ -304,6 +308,7 @@ class Writer:
     def stop(self) -> None:
         """Record nothing from here on; what is being written is given up, and tokens are worth nothing."""
         self.map = OFF
+        self.gate = (None,)
         self.at = None
         self.pending = None
         for reference in list(self.tokens.values()):
