@@ -250,8 +250,11 @@ class Drain:
                 self._add(writer, found, kept)
                 if tail == head:  # what was written and not read is gone
                     drained = ring[_DRAINED : _VALUES_DRAINED + 1].tolist()
-                    writer.overwritten = [a - b for a, b in zip(recorded, drained)]  # noqa: B905  the last is values
-                    writer.values_overwritten = values - drained[at.TIERS]
+                    # Never below nothing: a tracer (coverage, a debugger) runs code between any two statements, a
+                    # collection in it records its pause there, and two records may be counted as each other.
+                    lost = [max(0, a - b) for a, b in zip(recorded, drained)]  # noqa: B905  the last is values
+                    writer.overwritten = lost
+                    writer.values_overwritten = max(0, values - drained[at.TIERS])
             first += count
         return backlog
 
