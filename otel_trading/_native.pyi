@@ -7,15 +7,22 @@ Nothing in the recording part raises into the caller for a reason of ours: misus
 segment header's ``faults``.  Only wrong argument types raise ``TypeError``, as for any function.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Literal, TypeAlias, TypeVar, final
+
+from opentelemetry.context import Context
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
 
 BACKEND: Final[Literal["native", "pure"]]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-AttributeValue: TypeAlias = bool | int | float | str
+# bytes: an encoded OTLP AnyValue message, of what is no plain value (otel_trading.segment.messages decodes it)
+AttributeValue: TypeAlias = bool | int | float | str | bytes
+
+# Attribute values as programs give them: plain ones, None, bytes, and sequences and mappings of those.
+Value: TypeAlias = Any
 
 # (scale, count, sum, min, max, zero_count, positive_offset, positive_counts, negative_offset, negative_counts)
 # The counts are native-endian uint64 arrays as bytes; bucket i of an array covers
@@ -26,11 +33,35 @@ HistogramState: TypeAlias = tuple[int, int, float, float, float, int, int, bytes
 ExemplarState: TypeAlias = tuple[float, int, int, int]
 
 # (probe id, tier, trace id, span id, parent id or 0, start Unix ns, end Unix ns (0 = still open),
-#  status, flags, name of the exception's type or None, tracestate or None, attributes,
-#  number of attributes dropped)
+#  status, flags, name of the exception's type or None, tracestate or None, attributes in order,
+#  number of attributes dropped, name in place of the probe's or None, description of the status or None,
+#  events and links, each an encoded OTLP message, oldest first, number of events dropped, and of links)
+# The segment's limits are applied: the newest count.
 SpanState: TypeAlias = tuple[
-    int, int, int, int, int, int, int, int, int, str | None, str | None, dict[str, AttributeValue], int
+    int,
+    int,
+    int,
+    int,
+    int,
+    int,
+    int,
+    int,
+    int,
+    str | None,
+    str | None,
+    dict[str, AttributeValue],
+    int,
+    str | None,
+    str | None,
+    list[bytes],
+    list[bytes],
+    int,
+    int,
 ]
+
+# (trace id, span id, sampled, state, sent Unix ns, changed Unix ns, quantity, price (NaN = at market), filled,
+#  paid, symbol, side); state and side as in segment.h
+OrderState: TypeAlias = tuple[int, int, bool, int, int, int, float, float, float, float, str, int]
 
 @final
 class Token:
@@ -42,6 +73,10 @@ class Span:
 
     Life: made (by ``Probe.span``) → open (``__enter__`` or ``begin``) → ended (``__exit__`` or ``end``).
     A call that does not fit the state does nothing and counts as a fault.
+
+    A span is also a span of OpenTelemetry's API (``otel_trading.api`` registers the type there).  One that a tracer
+    made is open from the start, ``with`` ends it but does not make it current, and an exception that leaves
+    that block is recorded: as the SDK's spans do.
     """
 
     @property
@@ -54,19 +89,47 @@ class Span:
     def tracestate(self) -> str | None: ...
     @property
     def recording(self) -> bool: ...
-    def set_attribute(self, key: str, value: AttributeValue, /) -> None: ...
+    @property
+    def random(self) -> bool:
+        """Whether the trace id's low 56 bits are known to be random (W3C level 2)."""
+    @property
+    def remote(self) -> bool: ...
+    @property
+    def probe(self) -> Probe | None: ...
+    def state(self) -> SpanState | None:
+        """What is recorded so far of an open span; None of any other."""
     def __enter__(self) -> Span: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None: ...
     def begin(self) -> None:
         """Open without becoming current."""
-    def end(self, error: BaseException | None = None, /) -> None:
+    def finish(self, error: BaseException | None = None, /) -> None:
         """End; leaves what is current alone."""
     def resume(self) -> None:
         """Become current until ``suspend`` (generators: once a step)."""
     def suspend(self) -> None:
         """Give the place back to what was current before ``resume``."""
+
+    # ---- OpenTelemetry's API; arguments, rules and results as the SDK's
+    def get_span_context(self) -> SpanContext: ...
+    def is_recording(self) -> bool: ...
+    def set_attribute(self, key: str, value: Value) -> None: ...
+    def set_attributes(self, attributes: Mapping[str, Value]) -> None: ...
+    def add_event(
+        self, name: str, attributes: Mapping[str, Value] | None = None, timestamp: int | None = None
+    ) -> None: ...
+    def add_link(self, context: SpanContext, attributes: Mapping[str, Value] | None = None) -> None: ...
+    def update_name(self, name: str) -> None: ...
+    def set_status(self, status: Status | StatusCode, description: str | None = None) -> None: ...
+    def record_exception(
+        self,
+        exception: BaseException,
+        attributes: Mapping[str, Value] | None = None,
+        timestamp: int | None = None,
+        escaped: bool = False,
+    ) -> None: ...
+    def end(self, end_time: int | None = None) -> None: ...
 
 @final
 class Probe:
@@ -78,7 +141,11 @@ class Probe:
     leaf: bool
     kind: int
     id: int
-    def __new__(cls, name: str, tier: int = 1, sla_ns: int = 0, leaf: bool = False, kind: int = 0) -> Probe: ...
+    scope: str
+    """JSON object of the instrumentation scope whose tracer made the probe; "" for our own."""
+    def __new__(
+        cls, name: str, tier: int = 1, sla_ns: int = 0, leaf: bool = False, kind: int = 0, scope: str = ""
+    ) -> Probe: ...
     def __call__(self, function: _F, /) -> _F:
         """``otel_trading._wrap.wrap(self, function)``."""
     def __enter__(self) -> Span: ...
@@ -88,6 +155,19 @@ class Probe:
     def span(self, parent: Span | None = None, /, **attributes: AttributeValue) -> Span: ...
     def start(self, parent: Span | None = None, /) -> Token: ...
     def stop(self, token: Token, error: BaseException | None = None, /) -> None: ...
+    def record(
+        self,
+        parent: Span | None,
+        start_unix_ns: int,
+        end_unix_ns: int,
+        error: bool,
+        attributes: Mapping[str, Value] | None,
+        /,
+    ) -> Span:
+        """A whole span at once; nothing becomes current.  Gives the ended span, a parent for others.
+
+        ``parent`` as in ``span``.  Times of 0 mean now.  ``error`` true is status ERROR without an exception.
+        """
 
 def traced(probe: Probe, function: _F, /) -> _F:
     """Wrap a plain (not async, not generator) function; methods bind, introspection sees the original."""
@@ -116,10 +196,99 @@ class Histogram:
     ) -> Histogram: ...
     def record(self, value: float, /) -> None: ...
 
+# ---- OpenTelemetry's API ---------------------------------------------------------------------------
+
+def api_install(hooks: dict[str, Any], /) -> None:
+    """Give the backend what it needs of OpenTelemetry's API; once, by ``otel_trading.api``.  Hooks never raise.
+
+    ``context``: the class Context; ``span_key``: the key of the span in a Context;
+    ``kinds``: the five SpanKind members by value;
+    ``span_context(trace_id, span_id, is_remote, flags, tracestate)`` → SpanContext;
+    ``foreign(span)`` → (trace_id, span_id, is_remote, flags, tracestate or None) of a span that is not ours, all
+    zero for an invalid one; ``exception(error, attributes, escaped)`` → attributes of the event;
+    ``status(status, description)`` → (code, description or None), or None for what is no status;
+    ``clean(value)`` → a plain value for one of an unknown type, as the SDK does it;
+    ``readable(span, name)`` → an attribute that the span does not have itself, or raises AttributeError;
+    ``decorate(scope, function)`` → the function, each call in a span; ``fault(key, message)``: report once.
+    """
+
+def get_context() -> Context:
+    """OpenTelemetry's current context; its span is the current span, whoever made it current."""
+
+def attach_context(context: Context, /) -> Any:
+    """Make a context current; gives what ``detach_context`` takes."""
+
+def detach_context(token: Any, /) -> None:
+    """Back to before ``attach_context``.  Raises ValueError, RuntimeError or TypeError as ContextVar.reset does."""
+
+@final
+class Scope:
+    """What ``start_as_current_span`` gives: a context manager and a decorator.  The span begins at ``__enter__``."""
+
+    def __enter__(self) -> Span: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
+    def __call__(self, function: _F, /) -> _F: ...
+    def again(self) -> Scope:
+        """A new one with the same arguments."""
+
+@final
+class Tracer:
+    """OpenTelemetry's Tracer of one instrumentation scope.
+
+    ``make_probe(name, kind, tier)`` gives the probe of a span's name and kind (``tier`` is the ``trading.tier`` among
+    the span's first attributes, or None), and is asked once for each; where the probe's name is another one, the span
+    keeps its own name in its record.  ``sampler`` decides roots, and with ``parent_based`` false all: 0 takes, 1 drops,
+    2 takes where the trace id's low 64 bits are below ``bound``.  Dropped spans do not record
+    (``is_recording`` is false), are not exported, and still count in the metrics.  ``decide``, where given,
+    is asked in place of that: ``decide(context, trace id or 0, name, kind, attributes, links)`` →
+    (trace id, span id, 0 drop | 1 record | 2 record and sample, tracestate or None, attributes or None, random).
+    """
+
+    enabled: bool
+    on_start: Callable[[Span, Context | None], None] | None
+    on_end: Callable[[Span, SpanState], None] | None
+    scope: str
+    def __new__(
+        cls,
+        scope: str,
+        make_probe: Callable[[str, int, Any], Probe],
+        sampler: int = 0,
+        bound: int = 0,
+        parent_based: bool = True,
+        decide: Callable[..., tuple[int, int, int, str | None, Mapping[str, Value] | None, bool]] | None = None,
+    ) -> Tracer: ...
+    def start_span(
+        self,
+        name: str,
+        context: Context | None = None,
+        kind: SpanKind = ...,
+        attributes: Mapping[str, Value] | None = None,
+        links: Sequence[Link] | None = (),
+        start_time: int | None = None,
+        record_exception: bool = True,
+        set_status_on_exception: bool = True,
+    ) -> Span: ...
+    def start_as_current_span(
+        self,
+        name: str,
+        context: Context | None = None,
+        kind: SpanKind = ...,
+        attributes: Mapping[str, Value] | None = None,
+        links: Sequence[Link] | None = (),
+        start_time: int | None = None,
+        record_exception: bool = True,
+        set_status_on_exception: bool = True,
+        end_on_exit: bool = True,
+    ) -> Scope: ...
+
+# ---- what is current ------------------------------------------------------------------------------
+
 def current() -> Span | None:
     """The current span of this context: one of ours or a remote parent; None without one."""
 
-def remote(trace_id: int, span_id: int, sampled: bool, tracestate: str | None, /) -> Span:
+def remote(trace_id: int, span_id: int, sampled: bool, tracestate: str | None, random: bool = True, /) -> Span:
     """A parent from elsewhere, usable as ``with``, or as the ``parent`` of a span.
 
     With a zero id it is inert: ``with`` does nothing, and as a parent it means "no explicit parent".
@@ -135,12 +304,15 @@ def open(
     open_spans: int,
     arena_bytes: int,
     max_names: int,
+    max_orders: int,
+    limits: tuple[int, int, int, int, int, int, int],
     /,
 ) -> None:
     """Lay a segment out in the empty file ``fd`` (which is duplicated), publish it, start recording.
 
-    The calling thread gets the main ring.  Raises OSError (ENOSPC, ENOMEM, EINVAL …) with nothing left
-    half done.  Raises RuntimeError where a segment is open already.
+    The calling thread gets the main ring.  ``limits``: attributes, events and links of a span, attributes of an event
+    and of a link, characters of a text, and of one in an event or a link; 0xffffffff is none.  Raises OSError (ENOSPC,
+    ENOMEM, EINVAL …) with nothing left half done.  Raises RuntimeError where a segment is open already.
     """
 
 def close() -> None:
@@ -169,12 +341,32 @@ def drain_stop(timeout: float, /) -> bool: ...
 def drain() -> int:
     """One pass, now, in the calling thread (GIL released); returns how many records were handled."""
 
-def keep(capacity: int, /) -> None:
-    """Keep up to ``capacity`` sampled spans for ``take``; 0, the default, keeps none: then every span that
-    was drained counts as sampled out."""
+def keep(capacity: int, block_bytes: int = 8388608, /) -> None:
+    """Keep up to ``capacity`` sampled spans, and ``block_bytes`` of what they have in the arena, for ``take``; more is
+    refused.  0, the default, keeps none: then every span that was drained counts as sampled out."""
 
-def take(limit: int, /) -> list[SpanState]:
-    """Hand over the oldest kept spans; they count as pending until ``settle``."""
+def kept() -> int:
+    """How many are waiting; cheap, takes no lock."""
+
+@final
+class Batch:
+    """Spans that ``take`` handed over; they count as pending until ``settle``."""
+
+    tiers: tuple[int, int, int, int]
+    """How many of each tier."""
+    def __len__(self) -> int: ...
+    def states(self) -> list[SpanState]: ...
+    def scopes(self) -> list[str]:
+        """JSON objects of their instrumentation scopes in order of first appearance; "" is our own."""
+    def otlp(self, resource: bytes, schema_url: bytes, scopes: Sequence[tuple[bytes, bytes]], /) -> bytes:
+        """An ExportTraceServiceRequest, as the stock exporter encodes it; GIL released.
+
+        ``resource`` and ``schema_url``: fields 1 and 3 of ResourceSpans, encoded with their tags; ``scopes``: fields
+        1 and 3 of each ScopeSpans, by ``scopes()``.  Raises RuntimeError where the segment is gone meanwhile.
+        """
+
+def take(limit: int, /) -> Batch:
+    """Hand over the oldest kept spans."""
 
 def settle(exported: tuple[int, int, int, int], refused: tuple[int, int, int, int], /) -> None: ...
 def accounts() -> list[dict[str, int]]:
@@ -184,9 +376,9 @@ def snapshot() -> dict[str, Any]:
     """After a pass, all aggregates:
 
     ``unix_ns``, ``start_unix_ns``;
-    ``probes``: list of dicts with name, tier, kind, sla_ns, count, errors, sla_breaches, total (HistogramState, in
-    seconds), windows ({"1s": …, "5s": …, "1m": HistogramState}), exemplars (list of ExemplarState, seconds,
-    at most one for each power of two);
+    ``probes``: list of dicts with name, tier, kind, scope (JSON, "" for our own), sla_ns, count, errors,
+    sla_breaches, total (HistogramState, in seconds), windows ({"1s": …, "5s": …, "1m": HistogramState}), exemplars
+    (list of ExemplarState, seconds, at most one for each power of two);
     ``instruments``: list of dicts with name, unit, description, attributes, kind (1 counter, 2 gauge,
     3 histogram), tier, updates, value (counter: int or float, gauge: float or None before the first set), and
     for histograms total, windows, exemplars as above;
@@ -195,6 +387,33 @@ def snapshot() -> dict[str, Any]:
     names_refused, faults, text_overwritten, values_overwritten, attributes_dropped, open_spans, clock.
     Probes and instruments that recorded nothing are in the lists with count 0.
     """
+
+# ---- orders --------------------------------------------------------------------------------------
+
+def order_put(
+    key: str,
+    trace_id: int,
+    span_id: int,
+    sampled: bool,
+    state: int,
+    sent_ns: int,
+    changed_ns: int,
+    quantity: float,
+    price: float,
+    filled: float,
+    paid: float,
+    symbol: str,
+    side: int,
+    /,
+) -> None:
+    """Enter an order, or change it; ``key`` has at most 64 bytes of UTF-8, else ValueError.  Without a segment nothing.
+
+    Where all its places are taken, the one that changed longest ago goes, ended ones first.
+    """
+
+def order_get(key: str, /) -> OrderState | None: ...
+def orders_open() -> int:
+    """How many are neither filled, cancelled nor rejected."""
 
 class Reader:
     """Read another process's (or a dead one's, or this one's) segment; never writes to it.
@@ -208,8 +427,10 @@ class Reader:
     def info(self) -> dict[str, Any]:
         """pid, uid, version, backend, clock, created_ns, process_start, boot_id (hex), closed, resource (str),
         rings (as in snapshot), switches, threshold, tier_words, heartbeat_age_ns, faults, names_refused."""
-    def probes(self) -> list[tuple[str, int, int, bool, int]]:
-        """(name, tier, sla_ns, leaf, kind), by probe id."""
+    def probes(self) -> list[tuple[str, int, int, bool, int, str]]:
+        """(name, tier, sla_ns, leaf, kind, scope), by probe id."""
+    def order(self, key: str, /) -> OrderState | None: ...
+    def orders(self) -> list[tuple[str, OrderState]]: ...
     def accounts(self) -> list[dict[str, int]]: ...
     def read(self, limit: int, /) -> list[SpanState]:
         """Span records not yet seen by this reader, oldest first a ring; starts with the oldest there is."""

@@ -145,9 +145,9 @@ def _generator(probe: Probe, function: Callable[..., Any]) -> Callable[..., Any]
                 else:
                     step = generator.send
         except BaseException as error:
-            span.end(error)
+            span.finish(error)
             raise
-        span.end()
+        span.finish()
         return result
 
     return iterate
@@ -198,8 +198,8 @@ def _async_generator(probe: Probe, function: Callable[..., Any]) -> Callable[...
                 else:
                     step = generator.asend
         except BaseException as error:
-            span.end(error)
+            span.finish(error)
             raise
-        span.end()
+        span.finish()
 
     return iterate

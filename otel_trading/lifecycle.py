@@ -49,7 +49,7 @@ class _Host:
         self,
         service: str | None,
         directory: str | os.PathLike[str] | None,
-        config: Mapping[str, object] | None,
+        config: Mapping[str, object] | str | os.PathLike[str] | None,
     ) -> None:
         from otel_trading import config as configuration
 
@@ -84,6 +84,8 @@ class _Host:
         _quietly("drain", core.drain_start, max(1, round(settings.drain_period * 1000)))
         gc.callbacks.append(core.gc_callback)
         self.hook()
+        if settings.logs_correlation:
+            _quietly("logs", _correlate_logs)
         return True
 
     def open_segment(self, settings: Settings) -> bool:
@@ -91,7 +93,7 @@ class _Host:
 
         path = None
         try:
-            resource = segment.resource_json(settings.service)
+            resource = segment.resource_json(settings.service, settings.resource)
             fd, path = segment.create(settings.service, settings.directory)
             try:
                 core.open(
@@ -102,6 +104,8 @@ class _Host:
                     settings.ring_open_spans,
                     settings.ring_arena_bytes,
                     settings.names_max,
+                    settings.orders_max,
+                    settings.limits,
                 )
             finally:
                 os.close(fd)
@@ -143,7 +147,7 @@ class _Host:
         from otel_trading.drain import exports
 
         try:
-            self.exports = exports.start(settings, segment.resource_json(settings.service))
+            self.exports = exports.start(settings, segment.resource_json(settings.service, settings.resource))
         except OtelTradingError:
             raise
         except Exception as error:  # noqa: BLE001  an exporter of anyone's may fail in any way
@@ -194,9 +198,10 @@ class _Host:
                 _quietly("end", exports.flush, deadline)
                 _quietly("end", exports.stop, deadline)
             _quietly("end", core.drain_stop, max(0.0, deadline - monotonic()))
+            orders = _quietly("end", core.orders_open)
             _quietly("end", core.close)
             if path is not None:
-                _unlink(path)
+                _quietly("end", _put_away, path, bool(orders))
             self.ending = False
             self.default_sigterm()
         finally:
@@ -307,9 +312,25 @@ def _quietly(what: str, step: Callable[..., Any], *arguments: object) -> Any:
         return None
 
 
+def _correlate_logs() -> None:
+    from otel_trading.instrument import logs
+
+    logs.enable()
+
+
 def _remove_gc_callback() -> None:
     if core.gc_callback in gc.callbacks:
         gc.callbacks.remove(core.gc_callback)
+
+
+def _put_away(path: str, keep: bool) -> None:  # noqa: FBT001
+    """Remove our segment; or ``keep`` its order table, for the acks and fills that come after a restart."""
+    from otel_trading import segment
+
+    if keep:
+        segment.release(path)
+    else:
+        _unlink(path)
 
 
 def _unlink(path: str) -> None:
@@ -322,12 +343,13 @@ def _unlink(path: str) -> None:
 def configure(
     service: str | None = None,
     directory: str | os.PathLike[str] | None = None,
-    config: Mapping[str, object] | None = None,
+    config: Mapping[str, object] | str | os.PathLike[str] | None = None,
 ) -> None:
     """Start recording in this process.  A second call does nothing, until ``shutdown``.
 
     ``service`` names the program (default: ``OTEL_SERVICE_NAME``), ``directory`` is where the segment file is made
-    (default: ``OTEL_TRADING_DIR``, else under /dev/shm), ``config`` has the keys that ``otel_trading.config`` lists.
+    (default: ``OTEL_TRADING_DIR``, else under /dev/shm), ``config`` has the keys that ``otel_trading.config.keys``
+    lists, or is the path of a YAML file that has them (default: ``OTEL_TRADING_CONFIG``).
     With ``OTEL_SDK_DISABLED=true`` nothing happens.
 
     Raises ConfigurationError for what is wrong in the arguments or the environment, all of it at once.  What the
@@ -335,6 +357,16 @@ def configure(
     Takes some 10 ms and some 30 MB of memory, most of it the ring.
     """
     _host.configure(service, directory, config)
+
+
+def settings() -> Settings | None:
+    """Give what ``configure`` was told, put together; None without a recorder."""
+    return _host.settings
+
+
+def own_segment() -> str | None:
+    """Give the path of this process's segment; None without one, as in a forked child that has not recorded yet."""
+    return _host.path
 
 
 def enable(on: bool) -> None:  # noqa: FBT001  one obvious argument
@@ -360,25 +392,9 @@ def flush(timeout: float | None = None) -> bool:
 def shutdown(timeout: float | None = None) -> None:
     """Stop recording: open spans are written as interrupted, all is flushed, the segment's file is removed.
 
+    Where orders are open the file stays, with little more in it than them, so that their acks and fills find their
+    trace after a restart.
     Takes at most ``timeout`` seconds (default: the configuration's ``shutdown.timeout``, 5 s).  Safe to call twice;
     ``configure`` may be called again after it.
     """
     _host.end("shutdown", error=False, timeout=timeout)
-
-
-def stats() -> dict[str, dict[str, int]]:
-    """Give {probe name: {count, p50_ns, p95_ns, p99_ns, p999_ns, max_ns, sla_breaches}} for all spans so far.
-
-    Makes a pass of the drain; takes milliseconds.
-    """
-    from otel_trading.drain import summary
-
-    return summary.stats(core.snapshot())
-
-
-def accounts() -> dict[int, dict[str, int]]:
-    """Give {tier: {recorded, exported, sampled_out, overwritten, refused, pending}}, after a pass of the drain.
-
-    ``recorded`` is the sum of the others, exactly.
-    """
-    return dict(enumerate(core.accounts()))

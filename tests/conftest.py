@@ -45,6 +45,12 @@ class Record(NamedTuple):
     tracestate: str | None
     attributes: dict[str, bool | int | float | str]
     dropped: int
+    own_name: str | None
+    description: str | None
+    events: list[bytes]
+    links: list[bytes]
+    events_dropped: int
+    links_dropped: int
 
 
 class Segment:

@@ -15,8 +15,14 @@ OPEN_CAPACITY = 4
 ARENA_BYTES = 4096
 MAX_NAMES = 64
 MAX_PROBES = 8
+MAX_ORDERS = 32
 TEXT_BYTES = 4096
 START = 1_700_000_000_000_000_000  # Unix ns at which the image's clock shows 0 ticks
+
+
+# An event "e" with an attribute a=1, and a link to span 2 of trace 1
+EVENT = b"\x09" + (7).to_bytes(8, "little") + b"\x12\x01e\x1a\x07\x0a\x01a\x12\x02\x18\x01"
+LINK = b"\x0a\x10" + (1).to_bytes(16, "big") + b"\x12\x08" + (2).to_bytes(8, "big") + b"\x35\x01\x03\x00\x00"
 
 
 def _put(image: bytearray, offset: int, code: str, *values: Any) -> None:
@@ -35,7 +41,8 @@ class Image:
         self.instruments = self.probes + MAX_PROBES * at.SIZE_PROBE
         self.name_table = self.instruments + 4 * at.SIZE_INSTRUMENT
         self.text = self.name_table + MAX_NAMES * at.SIZE_NAME
-        self.first_ring = self.text + TEXT_BYTES
+        self.orders = self.text + TEXT_BYTES
+        self.first_ring = self.orders + MAX_ORDERS * at.SIZE_ORDER
         self.ring_bytes = (CAPACITY + OPEN_CAPACITY) * at.SIZE_SLOT + ARENA_BYTES
         self.bytes = bytearray(self.first_ring + rings * self.ring_bytes)
         self.heads = [0] * rings
@@ -59,6 +66,11 @@ class Image:
             names_offset=self.name_table,
             text_offset=self.text,
             text_bytes=TEXT_BYTES,
+            orders_offset=self.orders,
+            max_orders=MAX_ORDERS,
+            attribute_limit=128,
+            event_limit=128,
+            link_limit=128,
             max_rings=4,
             max_probes=MAX_PROBES,
             max_instruments=4,
@@ -123,10 +135,10 @@ class Image:
         self.header(name_count=self.names, text_used=self.text_used)
         return number
 
-    def probe(self, number: int, name: str, tier: int, leaf: int, kind: int, sla_ns: int) -> None:
-        """Write a probe."""
+    def probe(self, number: int, name: str, tier: int, leaf: int, kind: int, sla_ns: int, scope: int = 0) -> None:
+        """Write a probe; ``scope`` is a name's id."""
         offset = self.probes + number * at.SIZE_PROBE
-        _put(self.bytes, offset, at.FORMAT_PROBE[1:], self.name(name), tier, leaf, kind, 0, sla_ns)
+        _put(self.bytes, offset, at.FORMAT_PROBE[1:], self.name(name), tier, leaf, kind, 0, sla_ns, scope, 0)
         self.header(probe_count=number + 1)
 
     def slot(self, offset: int, **values: Any) -> None:
@@ -167,18 +179,57 @@ class Image:
         arena = self.first_ring + ring * self.ring_bytes + (CAPACITY + OPEN_CAPACITY) * at.SIZE_SLOT
         return arena + position % ARENA_BYTES
 
-    def block(self, key: int, kind: int, payload: bytes, previous: int = 0, ring: int = 0) -> int:
+    def block(
+        self,
+        key: int,
+        type: int,  # noqa: A002  the field's name
+        payload: bytes,
+        previous: int = 0,
+        ring: int = 0,
+        *,
+        kind: int = at.BLOCK_ATTRIBUTE,
+        depth: int = 1,
+        counts: int = 0,
+    ) -> int:
         """Append an arena block; gives its position + 1, as slots and blocks hold it."""
         need = -(-(at.SIZE_BLOCK + len(payload)) // 8) * 8
         position = self.arena_heads[ring]
         if position % ARENA_BYTES + need > ARENA_BYTES:
             position += -position % ARENA_BYTES
         offset = self.block_offset(position, ring)
-        _put(self.bytes, offset, at.FORMAT_BLOCK[1:], position, previous, len(payload), key, kind, 1)
+        _put(self.bytes, offset, at.FORMAT_BLOCK[1:], position, previous, len(payload), depth, key, type, kind, counts)
         self.bytes[offset + at.SIZE_BLOCK : offset + at.SIZE_BLOCK + len(payload)] = payload
         self.arena_heads[ring] = position + need
         self.ring(ring, arena_head=position + need)
         return position + 1
+
+    def order(self, key: str, probe: int = 0, **values: Any) -> int:
+        """Write an order, ``probe`` places after its own; gives its place.  Numbers are given as the table has them."""
+        data = key.encode()
+        place = (fnv(data) + probe) % MAX_ORDERS
+        fields: dict[str, Any] = {
+            "seq": 2,
+            "hash": fnv(data),
+            "trace_lo": 1,
+            "span_id": 2,
+            "sent_ns": START,
+            "changed_ns": START + 5,
+            "state": at.ORDER_SENT,
+            "key_bytes": len(data),
+            **values,
+        }
+        offset = self.orders + place * at.SIZE_ORDER
+        self._fields("ORDER", offset, fields)
+        self.bytes[offset + at.OFF_ORDER_KEY : offset + at.OFF_ORDER_KEY + len(data)] = data
+        return place
+
+
+def fnv(data: bytes) -> int:
+    """Give the hash by which an order is found: FNV-1a, 64 bit."""
+    number = 0xCBF29CE484222325
+    for byte in data:
+        number = (number ^ byte) * 0x100000001B3 % (1 << 64)
+    return number
 
 
 def busy() -> Image:
@@ -188,7 +239,13 @@ def busy() -> Image:
     for ring in range(2):
         for n in range(CAPACITY + 3):
             arena = image.block(long, at.TYPE_TEXT, b"x" * 100, 0, ring)
-            arena = image.block(symbol, at.TYPE_INT, struct.pack("<q", -n), arena, ring)
+            arena = image.block(symbol, at.TYPE_INT, struct.pack("<q", -n), arena, ring, depth=2)
+            arena = image.block(0, 0, EVENT, arena, ring, kind=at.BLOCK_EVENT, depth=3, counts=1)
+            arena = image.block(0, 0, LINK, arena, ring, kind=at.BLOCK_LINK, depth=4, counts=0x10001)
+            arena = image.block(0, 0, b"why", arena, ring, kind=at.BLOCK_STATUS, depth=5, counts=0x10001)
+            arena = image.block(0, 0, b"named", arena, ring, kind=at.BLOCK_NAME, depth=6, counts=0x10001)
+            other = struct.pack("<I", 3) + b"key" + b"*\x00"
+            arena = image.block(at.NAME_OTHER, at.TYPE_MESSAGE, other, arena, ring, depth=7, counts=0x10001)
             image.record(
                 ring,
                 probe=n % 2,
@@ -211,6 +268,8 @@ def busy() -> Image:
             2, ring, extra=1, count=1, key=(symbol, 0, 0, 0), type=(at.TYPE_BOOL, 0, 0, 0), value=(1, 0, 0, 0)
         )
         image.ring(ring, tail=2, backlog_max=5, values=1)
+    for number in range(MAX_ORDERS // 2):
+        image.order(f"order-{number}", symbol=text, side=at.SIDE_BUY, state=1 + number % 6)
     return image
 
 

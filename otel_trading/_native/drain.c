@@ -26,6 +26,22 @@ ot_drain_ns_per_tick(void)
     return ot_double_of(OT_LOAD(&ns_per_tick_bits));
 }
 
+void
+ot_drain_calibration(struct ot_calibration *calibration)
+{
+    const struct ot_control *c = ot_rec.control;
+    uint64_t seq;
+    int looks = OT_LOOKS; /* whatever somebody else writes there */
+    do {
+        seq = OT_LOAD_ACQUIRE(&c->calibration);
+        calibration->anchor.ticks = OT_LOAD(&c->anchor_ticks);
+        calibration->anchor.unix_ns = OT_LOAD(&c->anchor_unix_ns);
+        calibration->anchor.mono_ns = OT_LOAD(&c->anchor_mono_ns);
+        calibration->ns_per_tick = ot_double_of(OT_LOAD(&c->ns_per_tick));
+        OT_FENCE_ACQUIRE();
+    } while (seq != OT_LOAD(&c->calibration) && --looks > 0);
+}
+
 static uint64_t
 thread_cpu_ns(void)
 {
@@ -81,11 +97,11 @@ aggregate_of(struct ot_aggregate **place)
 }
 
 static void
-remember(struct ot_aggregate *a, const struct ot_slot *s, double value)
+remember(struct ot_aggregate *a, const struct ot_slot *s, double value, uint64_t unix_ns)
 {
     if (s->span_id == 0)
         return;
-    struct ot_exemplar e = {value, s->trace_hi, s->trace_lo, s->span_id, ot_unix_ns(&ot_drain.calibration, s->end)};
+    struct ot_exemplar e = {value, s->trace_hi, s->trace_lo, s->span_id, unix_ns};
     ot_aggregate_exemplar(a, &e);
 }
 
@@ -108,31 +124,48 @@ handle_value(const struct ot_slot *s)
         return;
     ot_aggregate_add(a, value);
     if (sampled(s))
-        remember(a, s, value);
+        remember(a, s, value, ot_unix_ns(&ot_drain.calibration, s->end));
 }
 
 static void
 handle_span(const struct ot_slot *s, struct ot_writer *w)
 {
-    bool keep = sampled(s);
+    bool keep = sampled(s), given = s->flags & (OT_FLAG_START_UNIX | OT_FLAG_END_UNIX);
+    uint64_t start_ns = 0, end_ns = 0;
+    if (keep || OT_UNLIKELY(given)) {
+        start_ns = s->flags & OT_FLAG_START_UNIX ? s->start : ot_unix_ns(&ot_drain.calibration, s->start);
+        end_ns = s->flags & OT_FLAG_END_UNIX ? s->end : ot_unix_ns(&ot_drain.calibration, s->end);
+    }
     if (OT_LIKELY(s->probe < OT_MAX_PROBES)) {
         struct ot_aggregate *a = aggregate_of(&ot_drain.probes[s->probe]);
         if (OT_LIKELY(a != NULL)) {
-            int64_t ticks = (int64_t)(s->end - s->start);
-            double ns = ticks > 0 ? (double)ticks * ot_drain.calibration.ns_per_tick : 0;
+            int64_t length = OT_UNLIKELY(given) ? (int64_t)(end_ns - start_ns) : (int64_t)(s->end - s->start);
+            double ns = length <= 0          ? 0
+                        : OT_UNLIKELY(given) ? (double)length
+                                             : (double)length * ot_drain.calibration.ns_per_tick;
             uint64_t sla = ot_rec.probes[s->probe].sla_ns;
             ot_aggregate_add(a, ns * 1e-9);
             a->errors += s->status == OT_STATUS_ERROR;
             a->sla_breaches += sla != 0 && ns > (double)sla;
             if (keep)
-                remember(a, s, ns * 1e-9);
+                remember(a, s, ns * 1e-9, end_ns);
         }
     }
     unsigned tier = s->tier % OT_TIERS;
     if (!keep || ot_drain.kept_limit == 0)
         ot_drain.settled.sampled_out[tier]++;
-    else if (!ot_kept_push(s, w))
+    else if (!ot_kept_push(s, w, start_ns, end_ns))
         ot_drain.settled.refused[tier]++;
+}
+
+/* Part of a ring's slots or of its arena that was used since the pass before; past 1 something was lost. */
+static double
+used_part(struct ot_writer *w, uint64_t records)
+{
+    uint64_t arena_head = OT_LOAD(&w->ring->arena_head), bytes = arena_head - w->arena_seen;
+    w->arena_seen = arena_head;
+    double slots = (double)records / (double)(w->mask + 1), arena = (double)bytes / (double)(w->arena_mask + 1);
+    return slots > arena ? slots : arena;
 }
 
 static uint64_t
@@ -142,6 +175,8 @@ drain_ring(struct ot_writer *w)
     uint64_t head, recorded[OT_TIERS], values, drained[OT_TIERS], capacity = w->mask + 1;
     bool consistent = ot_ring_look(r, &head, recorded, &values);
     uint64_t tail = r->tail, backlog = head - tail, values_drained = r->values_drained;
+    double part = used_part(w, backlog);
+    ot_drain.used = part > ot_drain.used ? part : ot_drain.used;
     if (backlog == 0)
         return 0;
     memcpy(drained, r->drained, sizeof drained);
@@ -204,17 +239,32 @@ publish(void)
     OT_STORE(&a->text_overwritten, ot_drain.text_overwritten);
 }
 
+/* When the thread comes next: before a quarter of the fullest ring is used up, at the rate of the time since the last pass.
+ * It gets back to the period bit by bit, as bursts come in rows. */
+static void
+plan(double since_us)
+{
+    double period = (double)ot_drain.period_ms * 1e3, wait = (double)ot_drain.wait_us * 1.25;
+    double full = ot_drain.used > 0 ? since_us * 0.25 / ot_drain.used : period;
+    wait = wait < full ? wait : full;
+    wait = wait < period ? wait : period;
+    ot_drain.wait_us = wait > 1000 ? (uint64_t)wait : 1000;
+}
+
 uint64_t
 ot_drain_pass(void)
 {
     if (!ot_drain.open)
         return 0;
     uint64_t began = thread_cpu_ns(), handled = 0;
+    uint64_t before_ns = ot_drain.calibration.anchor.mono_ns;
+    ot_drain.used = 0;
     calibrate();
     rotate();
     uint32_t rings = OT_LOAD_ACQUIRE(&ot_rec.header->ring_count);
     for (uint32_t i = 0; i < rings && i < OT_MAX_RINGS; i++)
         handled += drain_ring(&ot_writers[i]);
+    plan((double)(ot_drain.calibration.anchor.mono_ns - before_ns) * 1e-3);
     publish();
     ot_drain.passes++;
     ot_drain.cpu_ns += thread_cpu_ns() - began;
@@ -262,20 +312,18 @@ run(void *Py_UNUSED(argument))
 {
     be_modest();
     pthread_mutex_lock(&ot_drain.lock);
-    uint64_t handled = 0;
+    ot_drain.wait_us = ot_drain.period_ms * 1000;
     while (!ot_drain.stopping) {
-        /* a quarter of the ring in one period: come sooner */
-        uint64_t wait_ms = handled > ot_rec.settings.main_slots / 4 ? ot_drain.period_ms / 10 + 1 : ot_drain.period_ms;
         struct timespec until;
         clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_nsec += (long)(wait_ms % 1000) * 1000000L;
-        until.tv_sec += (time_t)(wait_ms / 1000) + until.tv_nsec / 1000000000L;
+        until.tv_nsec += (long)(ot_drain.wait_us % 1000000) * 1000L;
+        until.tv_sec += (time_t)(ot_drain.wait_us / 1000000) + until.tv_nsec / 1000000000L;
         until.tv_nsec %= 1000000000L;
         int woken = 0;
         while (!ot_drain.stopping && woken != ETIMEDOUT)
             woken = pthread_cond_timedwait(&ot_drain.wake, &ot_drain.lock, &until);
         if (!ot_drain.stopping)
-            handled = ot_drain_pass();
+            (void)ot_drain_pass();
     }
     pthread_mutex_unlock(&ot_drain.lock);
     return NULL;
@@ -396,6 +444,7 @@ after_fork_in_child(void)
 {
     OT_STORE(&ot_rec.epoch, OT_CLOSED);
     pthread_mutex_init(&ot_drain.lock, NULL);
+    pthread_rwlock_init(&ot_mapping, NULL);
     make_condition();
     ot_drain.running = false;
     ot_drain.open = false;
@@ -432,6 +481,7 @@ forget(void)
     ot_drain.values_drained = ot_drain.values_overwritten = ot_drain.text_overwritten = 0;
     ot_drain.passes = ot_drain.cpu_ns = 0;
     ot_drain.kept_limit = 0;
+    ot_drain.kept_bytes_limit = 0;
 }
 
 void
@@ -454,12 +504,10 @@ ot_drain_close(void)
     (void)ot_drain_pass();
     ot_drain_look();
     /* what was kept and never taken is lost to the exporters, and so accounted for */
-    while (ot_drain.kept_count > 0) {
-        struct ot_kept *k = &ot_drain.kept[ot_drain.kept_first];
-        ot_drain.settled.refused[k->slot.tier % OT_TIERS]++;
-        free(k->blocks);
-        ot_drain.kept_first = (ot_drain.kept_first + 1) % ot_drain.kept_room;
-        ot_drain.kept_count--;
+    struct ot_kept lost;
+    while (ot_kept_take(&lost, 1) > 0) {
+        ot_drain.settled.refused[lost.slot.tier % OT_TIERS]++;
+        free(lost.blocks.data);
     }
     publish();
     uint32_t count = ot_rec.header->instrument_count;

@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include "aggregate.h"
+#include "blocks.h"
 #include "recorder.h"
 
 /* A span that goes to the exporters. */
@@ -12,8 +13,7 @@ struct ot_kept {
     struct ot_slot slot;
     uint64_t start_ns;
     uint64_t end_ns;
-    uint8_t *blocks; /* owned: its arena blocks, newest first, each a struct ot_block and its payload padded to 8 */
-    uint32_t block_bytes;
+    struct ot_blocks blocks; /* owned */
 };
 
 /* Counts that only the drain changes. */
@@ -35,6 +35,8 @@ struct ot_drain {
     bool stopping;
     bool open; /* a segment is there to be drained */
     uint64_t period_ms;
+    uint64_t wait_us; /* until the thread's next pass: sooner than the period where rings fill fast */
+    double used;      /* part of the fullest ring that was used up between the last two passes */
     uint64_t passes;
     uint64_t cpu_ns;
     uint64_t start_unix_ns;
@@ -52,7 +54,9 @@ struct ot_drain {
     uint32_t kept_room;
     uint32_t kept_first;
     uint32_t kept_count;
-    uint32_t kept_limit; /* 0: nobody takes spans */
+    uint32_t kept_limit;       /* 0: nobody takes spans */
+    uint64_t kept_bytes;       /* of the blocks of those in the ring */
+    uint64_t kept_bytes_limit; /* likewise, the most */
 };
 
 extern struct ot_drain ot_drain;
@@ -62,6 +66,8 @@ void ot_drain_open(void);        /* the segment is laid out; GIL held */
 void ot_drain_close(void);       /* GIL held; the thread is stopped, the last pass made */
 void ot_drain_forked(void);      /* in the child */
 double ot_drain_ns_per_tick(void);
+/* The calibration of the last pass, without the lock; the segment is open. */
+void ot_drain_calibration(struct ot_calibration *calibration);
 
 void ot_drain_lock(void); /* with the GIL held; gives it up meanwhile */
 void ot_drain_unlock(void);
@@ -69,14 +75,17 @@ uint64_t ot_drain_pass(void); /* with the lock held; records handled */
 void ot_drain_look(void);     /* with the lock held: settled.recorded from the rings */
 
 /* kept.c, with the lock held */
-bool ot_kept_push(const struct ot_slot *slot, struct ot_writer *w); /* false: the queue is full */
+bool ot_kept_push(const struct ot_slot *slot, struct ot_writer *w, uint64_t start_ns,
+                  uint64_t end_ns); /* false: the queue is full */
+/* Move up to `count` of the oldest to `to`, which takes them over; how many. */
+uint32_t ot_kept_take(struct ot_kept *to, uint32_t count);
 void ot_kept_clear(void);
 
 PyObject *ot_drain_start(PyObject *module, PyObject *period);
 PyObject *ot_drain_stop(PyObject *module, PyObject *timeout);
 PyObject *ot_drain_now(PyObject *module, PyObject *ignored);
-PyObject *ot_keep(PyObject *module, PyObject *capacity);
-PyObject *ot_take(PyObject *module, PyObject *limit);
+PyObject *ot_keep(PyObject *module, PyObject *args);
+PyObject *ot_kept_count(PyObject *module, PyObject *ignored);
 PyObject *ot_settle(PyObject *module, PyObject *args);
 PyObject *ot_accounts(PyObject *module, PyObject *ignored);
 PyObject *ot_snapshot(PyObject *module, PyObject *ignored);

@@ -7,8 +7,6 @@
 #include "ring.h"
 
 #define OT_NO_ENTRY UINT32_MAX
-#define OT_MAX_ATTRIBUTES 128
-#define OT_TEXT_MAX 4096
 
 /* Whose child a new span is. */
 struct ot_origin {
@@ -17,6 +15,7 @@ struct ot_origin {
     uint64_t parent_id;   /* 0: none, the trace is new */
     PyObject *tracestate; /* borrowed, or NULL */
     uint8_t flags;        /* OT_FLAG_UNSAMPLED, OT_FLAG_REMOTE_PARENT */
+    bool random;          /* the trace id's low 56 bits are known to be random */
 };
 
 static inline struct ot_slot *
@@ -53,7 +52,7 @@ ot_entry_extra(struct ot_slot *e)
     OT_STORE(&e->arena, 0);
     OT_STORE(&e->tracestate, 0);
     OT_STORE(&e->dropped, 0);
-    OT_STORE(&e->extra, 1);
+    OT_STORE(&e->extra, OT_EXTRA_LINE);
 }
 
 /* Fill an entry and show it to readers.  `seq` counts the entry's changes, odd while one is going on. */
@@ -72,9 +71,44 @@ ot_entry_begin(struct ot_slot *e, const struct ot_origin *o, uint64_t span_id, u
     OT_STORE_RELEASE(&e->seq, seq + 2);
 }
 
-/* attributes.c: on an entry that is reserved or open.  Wrong values are faults, lost ones are counted. */
-void ot_attribute_set(struct ot_writer *w, struct ot_slot *e, PyObject *key, uint32_t key_id, PyObject *value);
+/* Add an arena block: what attributes, events, links, names and descriptions have in common.  The payload comes in two parts,
+ * either may be empty.  False where it can never fit. */
+bool ot_block_append(struct ot_writer *w, struct ot_slot *e, unsigned kind, uint32_t key, unsigned type,
+                     const void *first, size_t first_bytes, const void *second, size_t second_bytes);
+
+/* Longest payload that fits a writer's arena. */
+static inline uint32_t
+ot_block_room(const struct ot_writer *w)
+{
+    uint64_t room = (w->arena_mask + 1) / 4 - sizeof(struct ot_block);
+    return room < OT_BLOCK_BYTES ? (uint32_t)room : OT_BLOCK_BYTES;
+}
+
+/* What follows is used with the GIL held, on an entry that is reserved or open.  Wrong values are faults, lost ones are counted.
+ * Code of a value's own type may run in it, and may end the span or close the segment: nothing is written then, and the caller
+ * asks again before it touches `e`. */
+
+/* attributes.c.  `key_id`: the key's name id, or OT_NAME_NONE.  `api`: by the SDK's rules; else other libraries' numbers are
+ * taken too, and values of unknown types are faults. */
+void ot_attribute_set(struct ot_writer *w, struct ot_slot *e, PyObject *key, uint32_t key_id, PyObject *value,
+                      bool api);
+/* An attribute that was not even looked at, as the SDK counts it. */
+void ot_attribute_drop(struct ot_writer *w, struct ot_slot *e);
 /* "module.qualname" of an exception's type, without "builtins."; OT_NAME_OTHER where it can't be told. */
 uint32_t ot_error_name(PyObject *type);
+
+/* blocks.c */
+bool ot_block_add(struct ot_writer *w, struct ot_slot *e, unsigned kind, const void *payload, size_t bytes);
+/* `attributes`: a mapping, NULL or None; texts in it are cut as the limits say. */
+void ot_event_add(struct ot_writer *w, struct ot_slot *e, PyObject *name, PyObject *attributes, uint64_t unix_ns);
+/* `to`: parent_id is the span's. */
+void ot_link_add(struct ot_writer *w, struct ot_slot *e, const struct ot_origin *to, PyObject *attributes);
+/* `description`: a str, NULL or None, which leaves the span without one.  Which status may follow which is the caller's. */
+void ot_status_set(struct ot_writer *w, struct ot_slot *e, unsigned code, PyObject *description);
+void ot_name_set(struct ot_writer *w, struct ot_slot *e, PyObject *name); /* a str */
+
+/* spanstate.c: SpanState of an open entry; or of a copy of one that was committed, with `state` OT_SLOT_SPAN and `end` set.
+ * NULL with an exception set for want of memory. */
+PyObject *ot_entry_state(struct ot_writer *w, const struct ot_slot *e);
 
 #endif

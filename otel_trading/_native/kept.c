@@ -3,9 +3,6 @@
 #include <string.h>
 
 #include "drain.h"
-#include "entry.h"
-#include "names.h"
-#include "spanstate.h"
 
 #define FIRST_ROOM 256
 
@@ -29,79 +26,68 @@ make_room(void)
     return true;
 }
 
-/* Copy a span's arena blocks, newest first; what is gone is counted. */
-static void
-copy_blocks(struct ot_kept *k, struct ot_writer *w)
+static struct ot_kept *
+place_of(uint32_t number)
 {
-    uint64_t size = w->arena_mask + 1, at = k->slot.arena;
-    size_t used = 0, room = 0;
-    for (unsigned n = 0; at != 0 && n < OT_MAX_ATTRIBUTES; n++) {
-        uint64_t position = at - 1, offset = position & w->arena_mask;
-        struct ot_block b;
-        if (offset + sizeof b > size)
-            break;
-        memcpy(&b, w->arena + offset, sizeof b);
-        size_t whole = (sizeof b + (size_t)b.bytes + 7) & ~(size_t)7;
-        if (b.position != position || b.bytes > OT_TEXT_MAX || offset + whole > size) {
-            ot_drain.text_overwritten++;
-            break;
-        }
-        if (used + whole > room) {
-            room = room == 0 ? 256 : room * 2;
-            room = room < used + whole ? used + whole : room;
-            uint8_t *bigger = realloc(k->blocks, room);
-            if (bigger == NULL)
-                break;
-            k->blocks = bigger;
-        }
-        memcpy(k->blocks + used, w->arena + offset, whole);
-        OT_FENCE_ACQUIRE();
-        if (OT_LOAD(&w->ring->arena_head) - position > size) {
-            ot_drain.text_overwritten++;
-            break;
-        }
-        used += whole;
-        if (b.previous >= at)
-            break;
-        at = b.previous;
-    }
-    k->block_bytes = (uint32_t)used;
+    return &ot_drain.kept[(ot_drain.kept_first + number) % ot_drain.kept_room];
 }
 
 bool
-ot_kept_push(const struct ot_slot *slot, struct ot_writer *w)
+ot_kept_push(const struct ot_slot *slot, struct ot_writer *w, uint64_t start_ns, uint64_t end_ns)
 {
     if (ot_drain.kept_count >= ot_drain.kept_limit)
         return false;
     if (ot_drain.kept_count == ot_drain.kept_room && !make_room())
         return false;
-    struct ot_kept *k = &ot_drain.kept[(ot_drain.kept_first + ot_drain.kept_count) % ot_drain.kept_room];
+    struct ot_kept *k = place_of(ot_drain.kept_count);
+    k->blocks = (struct ot_blocks){NULL, 0, 0};
+    if (slot->extra && slot->arena != 0) {
+        ot_blocks_copy(w, slot->arena, &k->blocks);
+        ot_drain.text_overwritten += k->blocks.gone;
+        if (ot_drain.kept_bytes + k->blocks.bytes > ot_drain.kept_bytes_limit) {
+            free(k->blocks.data);
+            return false;
+        }
+        ot_drain.kept_bytes += k->blocks.bytes;
+    }
     k->slot = *slot;
-    k->start_ns = ot_unix_ns(&ot_drain.calibration, slot->start);
-    k->end_ns = ot_unix_ns(&ot_drain.calibration, slot->end);
-    k->blocks = NULL;
-    k->block_bytes = 0;
-    if (slot->extra && slot->arena != 0)
-        copy_blocks(k, w);
-    ot_drain.kept_count++;
+    k->start_ns = start_ns;
+    k->end_ns = end_ns;
+    OT_STORE(&ot_drain.kept_count, ot_drain.kept_count + 1);
     return true;
+}
+
+uint32_t
+ot_kept_take(struct ot_kept *to, uint32_t count)
+{
+    count = count < ot_drain.kept_count ? count : ot_drain.kept_count;
+    for (uint32_t i = 0; i < count; i++) {
+        to[i] = *place_of(i);
+        ot_drain.kept_bytes -= to[i].blocks.bytes;
+    }
+    if (count > 0)
+        ot_drain.kept_first = (ot_drain.kept_first + count) % ot_drain.kept_room;
+    OT_STORE(&ot_drain.kept_count, ot_drain.kept_count - count);
+    return count;
 }
 
 void
 ot_kept_clear(void)
 {
     for (uint32_t i = 0; i < ot_drain.kept_count; i++)
-        free(ot_drain.kept[(ot_drain.kept_first + i) % ot_drain.kept_room].blocks);
+        free(place_of(i)->blocks.data);
     free(ot_drain.kept);
     ot_drain.kept = NULL;
-    ot_drain.kept_room = ot_drain.kept_first = ot_drain.kept_count = 0;
+    ot_drain.kept_room = ot_drain.kept_first = 0;
+    ot_drain.kept_bytes = 0;
+    OT_STORE(&ot_drain.kept_count, 0);
 }
 
 PyObject *
-ot_keep(PyObject *Py_UNUSED(module), PyObject *capacity)
+ot_keep(PyObject *Py_UNUSED(module), PyObject *args)
 {
-    unsigned long limit = PyLong_AsUnsignedLong(capacity);
-    if (PyErr_Occurred())
+    unsigned long long limit, bytes = 8 << 20;
+    if (!PyArg_ParseTuple(args, "K|K:keep", &limit, &bytes))
         return NULL;
     if (limit > 1UL << 24) {
         PyErr_SetString(PyExc_ValueError, "the queue holds at most 16777216 spans");
@@ -110,48 +96,15 @@ ot_keep(PyObject *Py_UNUSED(module), PyObject *capacity)
     ot_drain_lock();
     (void)ot_drain_pass(); /* what was recorded so far falls under what was said so far */
     ot_drain.kept_limit = (uint32_t)limit;
+    ot_drain.kept_bytes_limit = bytes;
     ot_drain_unlock();
     Py_RETURN_NONE;
 }
 
-static PyObject *
-own_name(void *Py_UNUSED(context), uint32_t id)
-{
-    return Py_NewRef(ot_name_text(id));
-}
-
 PyObject *
-ot_take(PyObject *Py_UNUSED(module), PyObject *limit)
+ot_kept_count(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 {
-    unsigned long want = PyLong_AsUnsignedLong(limit);
-    if (PyErr_Occurred())
-        return NULL;
-    ot_drain_lock();
-    uint32_t count = ot_drain.kept_count < want ? ot_drain.kept_count : (uint32_t)want;
-    struct ot_kept *batch = count > 0 ? malloc(sizeof *batch * count) : NULL;
-    if (batch == NULL)
-        count = 0;
-    for (uint32_t i = 0; i < count; i++)
-        batch[i] = ot_drain.kept[(ot_drain.kept_first + i) % ot_drain.kept_room];
-    if (count > 0) {
-        ot_drain.kept_first = (ot_drain.kept_first + count) % ot_drain.kept_room;
-        ot_drain.kept_count -= count;
-    }
-    ot_drain_unlock();
-
-    PyObject *list = PyList_New(0);
-    for (uint32_t i = 0; i < count; i++) {
-        struct ot_kept *k = &batch[i];
-        PyObject *state =
-            list == NULL ? NULL
-                         : ot_span_state(&k->slot, k->start_ns, k->end_ns, k->blocks, k->block_bytes, own_name, NULL);
-        if (state == NULL || PyList_Append(list, state) < 0)
-            Py_CLEAR(list);
-        Py_XDECREF(state);
-        free(k->blocks);
-    }
-    free(batch);
-    return list;
+    return PyLong_FromUnsignedLong(OT_LOAD(&ot_drain.kept_count));
 }
 
 static bool

@@ -1,13 +1,23 @@
+#include "batch.h"
+#include "context.h"
 #include "drain.h"
+#include "hooks.h"
 #include "instruments.h"
+#include "message.h"
 #include "names.h"
+#include "orders.h"
 #include "probe.h"
 #include "reader.h"
 #include "span.h"
+#include "tracer.h"
 
 static PyMethodDef methods[] = {
     {"traced", ot_traced, METH_VARARGS, NULL},
     {"current", ot_current, METH_NOARGS, NULL},
+    {"api_install", ot_api_install, METH_O, NULL},
+    {"get_context", ot_get_context, METH_NOARGS, NULL},
+    {"attach_context", ot_attach_context, METH_O, NULL},
+    {"detach_context", ot_detach_context, METH_O, NULL},
     {"remote", ot_remote, METH_VARARGS, NULL},
     {"open", ot_open, METH_VARARGS, NULL},
     {"close", ot_close, METH_NOARGS, NULL},
@@ -19,8 +29,6 @@ static PyMethodDef methods[] = {
     {"drain_start", ot_drain_start, METH_O, NULL},
     {"drain_stop", ot_drain_stop, METH_O, NULL},
     {"drain", ot_drain_now, METH_NOARGS, NULL},
-    {"keep", ot_keep, METH_O, NULL},
-    {"take", ot_take, METH_O, NULL},
     {"settle", ot_settle, METH_VARARGS, NULL},
     {"accounts", ot_accounts, METH_NOARGS, NULL},
     {"snapshot", ot_snapshot, METH_NOARGS, NULL},
@@ -41,8 +49,10 @@ start(PyObject *module)
         PyErr_SetString(PyExc_ImportError, "otel_trading: the native recorder can be loaded only once in a process");
         return -1;
     }
-    if (ot_recorder_start() < 0 || ot_spans_start(module) < 0 || ot_probes_start(module) < 0 ||
-        ot_traced_start(module) < 0 || ot_instruments_start(module) < 0 || ot_reader_start(module) < 0 ||
+    if (ot_recorder_start() < 0 || ot_messages_start() < 0 || ot_batches_start(module) < 0 ||
+        ot_orders_start(module) < 0 || ot_spans_start(module) < 0 || ot_probes_start(module) < 0 ||
+        ot_traced_start(module) < 0 || ot_tracer_start(module) < 0 || ot_scope_start(module) < 0 ||
+        ot_instruments_start(module) < 0 || ot_reader_start(module) < 0 ||
         PyModule_AddStringConstant(module, "BACKEND", "native") < 0)
         return -1;
     started = true;

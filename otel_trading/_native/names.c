@@ -10,6 +10,7 @@ static PyObject *texts;  /* list: id → str; owned.  The same objects as the ke
 static PyObject *probes; /* list; owned */
 static PyObject *instruments;
 static PyObject *other; /* "other" */
+static PyObject *empty; /* "" */
 
 int
 ot_names_start(void)
@@ -19,7 +20,8 @@ ot_names_start(void)
     probes = PyList_New(0);
     instruments = PyList_New(0);
     other = PyUnicode_InternFromString("other");
-    return ids && texts && probes && instruments && other ? 0 : -1;
+    empty = PyUnicode_InternFromString("");
+    return ids && texts && probes && instruments && other && empty ? 0 : -1;
 }
 
 /* Append to the table; the id, or OT_NAME_NONE where there is no room.  Never leaves an exception. */
@@ -79,7 +81,14 @@ ot_value_id(PyObject *text)
 {
     if (PyUnicode_GET_LENGTH(text) > OT_SHORT_TEXT)
         return OT_NAME_NONE;
-    return find(text);
+    PyObject *number = PyDict_GetItemWithError(ids, text);
+    if (OT_LIKELY(number != NULL))
+        return (uint32_t)PyLong_AsUnsignedLong(number);
+    PyErr_Clear();
+    const struct ot_header *h = ot_rec.header;
+    if (h->name_count >= h->max_names / 2 || h->text_used >= h->text_bytes / 2)
+        return OT_NAME_NONE;
+    return append(text);
 }
 
 PyObject *
@@ -91,7 +100,7 @@ ot_name_text(uint32_t id)
 }
 
 static void
-write_probe(uint32_t id, const ot_probe_object *p)
+write_probe(uint32_t id, ot_probe_object *p)
 {
     struct ot_probe *entry = &ot_rec.probes[id];
     entry->name = ot_name_id(p->name);
@@ -99,6 +108,7 @@ write_probe(uint32_t id, const ot_probe_object *p)
     entry->leaf = p->leaf;
     entry->kind = p->kind;
     entry->sla_ns = p->sla_ns;
+    entry->scope = ot_name_id(ot_probe_scope((PyObject *)p));
     OT_STORE_RELEASE(&ot_rec.header->probe_count, id + 1);
 }
 
@@ -121,12 +131,7 @@ ot_names_open(void)
     PyDict_Clear(ids);
     if (PyList_SetSlice(texts, 0, PyList_GET_SIZE(texts), NULL) < 0)
         return -1;
-    PyObject *none = PyUnicode_FromString("");
-    if (none == NULL)
-        return -1;
-    uint32_t first = append(none);
-    Py_DECREF(none);
-    uint32_t second = append(other);
+    uint32_t first = append(empty), second = append(other);
     if (first != OT_NAME_NONE || second != OT_NAME_OTHER) {
         PyErr_SetString(PyExc_RuntimeError, "otel-trading: the name table has no room for its reserved entries");
         return -1;
@@ -168,6 +173,13 @@ PyObject *
 ot_probe_at(uint32_t id)
 {
     return (Py_ssize_t)id < PyList_GET_SIZE(probes) ? PyList_GET_ITEM(probes, id) : NULL;
+}
+
+PyObject *
+ot_probe_scope(PyObject *probe)
+{
+    PyObject *scope = ((ot_probe_object *)probe)->scope;
+    return scope != NULL ? scope : empty;
 }
 
 uint32_t

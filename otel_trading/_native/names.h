@@ -8,7 +8,8 @@
 
 /* Id of a name, OT_NAME_NONE for an empty one; OT_NAME_OTHER, counted, where the table is full.  Needs an open segment.  `text` is a str. */
 uint32_t ot_name_id(PyObject *text);
-/* The same, but OT_NAME_NONE and not counted where the table is full or `text` too long to be worth it. */
+/* The same for an attribute's value, but OT_NAME_NONE and not counted where values have filled half of the table, which
+ * is all that they get, or `text` is too long to be worth it. */
 uint32_t ot_value_id(PyObject *text);
 /* The str of an id of the present (or, after close, the last) segment; borrowed; "other" for an unknown one. */
 PyObject *ot_name_text(uint32_t id);
@@ -20,6 +21,8 @@ int ot_names_open(void);  /* a new segment: fill its tables with what is registe
 int ot_probe_register(PyObject *probe); /* id; -1 with an exception set */
 PyObject *ot_probe_at(uint32_t id);     /* borrowed, or NULL */
 uint32_t ot_probe_total(void);
+/* JSON object of a probe's instrumentation scope, "" for our own; borrowed. */
+PyObject *ot_probe_scope(PyObject *probe);
 int ot_instrument_register(PyObject *instrument); /* id, or -1: no room, no exception */
 PyObject *ot_instrument_at(uint32_t id);
 uint32_t ot_instrument_total(void);

@@ -40,12 +40,11 @@ ot_flat_begin(struct ot_writer *w, const ot_probe_object *p, PyObject *parent)
         return index;
     }
     struct ot_slot *e = ot_entry(w, index);
-    bool extra = false;
+    unsigned extra = 0;
     if (OT_UNLIKELY(o.tracestate != NULL)) {
         *OT_META(e) = 0;
-        ot_entry_extra(e);
-        OT_STORE(&e->tracestate, ot_name_id(o.tracestate));
-        extra = true;
+        ot_entry_tracestate(w, e, o.tracestate);
+        extra = e->extra;
     }
     ot_entry_begin(e, &o, ot_random_id(w),
                    OT_META_WORD(p->id, OT_SLOT_OPEN, 0, o.flags | OT_FLAG_LEAF, 0, extra, p->tier));
@@ -230,8 +229,8 @@ static PyTypeObject half_type = {
 /* ---- the probe ---- */
 
 /* The name id of an attribute key; keys are interned strings, so identity finds almost all. */
-static uint32_t
-key_id(ot_probe_object *p, PyObject *key)
+uint32_t
+ot_probe_key(ot_probe_object *p, PyObject *key)
 {
     if (OT_UNLIKELY(p->key_epoch != ot_rec.epoch)) {
         for (int i = 0; i < OT_PROBE_KEYS; i++)
@@ -266,10 +265,99 @@ probe_span(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kw
         ot_span_set_parent(s, args[0]);
     Py_ssize_t count = kwnames != NULL ? PyTuple_GET_SIZE(kwnames) : 0;
     if (count > 0 && ot_writer_here() != NULL && ot_tier_on(p->tier)) {
-        for (Py_ssize_t i = 0; i < count; i++) {
+        uint64_t epoch = ot_rec.epoch; /* the code of a value's type may close the segment */
+        for (Py_ssize_t i = 0; i < count && epoch == ot_rec.epoch; i++) {
             PyObject *key = PyTuple_GET_ITEM(kwnames, i);
-            ot_span_set_attribute(s, key, key_id(p, key), args[nargs + i]);
+            ot_span_set_attribute(s, key, ot_probe_key(p, key), args[nargs + i]);
         }
+    }
+    return (PyObject *)s;
+}
+
+/* A time of record(): false with TypeError set for what is no int; one that is out of range is a fault, and now. */
+static bool
+time_given(PyObject *value, bool *given, uint64_t *unix_ns)
+{
+    if (!PyLong_Check(value)) {
+        PyErr_SetString(PyExc_TypeError, "record() takes times as int, in Unix ns");
+        return false;
+    }
+    *unix_ns = PyLong_AsUnsignedLongLong(value);
+    *given = *unix_ns != 0;
+    if (PyErr_Occurred()) {
+        PyErr_Clear();
+        ot_fault();
+        *given = false;
+    }
+    return true;
+}
+
+/* Before the span begins, as span() has them. */
+static void
+record_attributes(ot_span *s, PyObject *attributes)
+{
+    ot_probe_object *p = s->probe;
+    PyObject *items = PyDict_Check(attributes) ? NULL : PyMapping_Items(attributes), *key, *value;
+    PyErr_Clear();
+    Py_ssize_t at = 0, count = items != NULL ? PyList_GET_SIZE(items) : PyDict_Check(attributes) ? PY_SSIZE_T_MAX : 0;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        if (items != NULL) {
+            PyObject *pair = PyList_GET_ITEM(items, i);
+            if (!PyTuple_Check(pair) || PyTuple_GET_SIZE(pair) != 2)
+                continue;
+            key = PyTuple_GET_ITEM(pair, 0);
+            value = PyTuple_GET_ITEM(pair, 1);
+        }
+        else if (!PyDict_Next(attributes, &at, &key, &value)) {
+            break;
+        }
+        Py_INCREF(key); /* the code of a value's type may change the dict */
+        Py_INCREF(value);
+        if (!PyUnicode_CheckExact(key))
+            ot_fault();
+        else if (ot_writer_here() != NULL)
+            ot_span_set_attribute(s, key, ot_probe_key(p, key), value);
+        Py_DECREF(key);
+        Py_DECREF(value);
+    }
+    Py_XDECREF(items);
+}
+
+static PyObject *
+probe_record(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    ot_probe_object *p = (ot_probe_object *)self;
+    bool start_given, end_given;
+    uint64_t start_ns, end_ns;
+    if (OT_UNLIKELY(nargs != 5)) {
+        PyErr_SetString(PyExc_TypeError, "record() takes a parent, two times, whether it is an error, and attributes");
+        return NULL;
+    }
+    if (!time_given(args[1], &start_given, &start_ns) || !time_given(args[2], &end_given, &end_ns))
+        return NULL;
+    int error = PyObject_IsTrue(args[3]);
+    if (error < 0 || (args[4] != Py_None && !PyDict_Check(args[4]) && !PyMapping_Check(args[4]))) {
+        if (error >= 0)
+            PyErr_SetString(PyExc_TypeError, "record() takes attributes as a mapping, or None");
+        return NULL;
+    }
+    ot_span *s = ot_span_new(p);
+    if (OT_UNLIKELY(s == NULL))
+        return NULL;
+    ot_span_set_parent(s, args[0]);
+    if (args[4] != Py_None && ot_writer_here() != NULL && ot_tier_on(p->tier))
+        record_attributes(s, args[4]);
+    ot_span_begin(s);
+    if (OT_LIKELY(s->state == SPAN_OPEN)) {
+        struct ot_slot *e = ot_entry(s->writer, s->entry);
+        if (OT_LIKELY(start_given))
+            ot_entry_start_at(e, start_ns);
+        if (error)
+            OT_STORE(&e->status, OT_STATUS_ERROR);
+        if (end_given)
+            ot_span_end_at(s, end_ns);
+        else
+            ot_span_end(s, NULL);
     }
     return (PyObject *)s;
 }
@@ -292,12 +380,12 @@ probe_call(PyObject *self, PyObject *args, PyObject *kwargs)
 static PyObject *
 probe_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *words[] = {"name", "tier", "sla_ns", "leaf", "kind", NULL};
-    PyObject *name;
+    static char *words[] = {"name", "tier", "sla_ns", "leaf", "kind", "scope", NULL};
+    PyObject *name, *scope = NULL;
     unsigned char tier = 1, kind = 0;
     unsigned long long sla_ns = 0;
     int leaf = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "U|bKpb:Probe", words, &name, &tier, &sla_ns, &leaf, &kind))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "U|bKpbU:Probe", words, &name, &tier, &sla_ns, &leaf, &kind, &scope))
         return NULL;
     if (tier >= OT_TIERS || kind > 4) {
         PyErr_SetString(PyExc_ValueError, "tier is 0 to 3, kind 0 to 4");
@@ -307,6 +395,11 @@ probe_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (p == NULL)
         return NULL;
     p->name = Py_NewRef(name);
+    p->scope = scope != NULL ? Py_NewRef(scope) : PyUnicode_FromString("");
+    if (p->scope == NULL) {
+        Py_DECREF(p);
+        return NULL;
+    }
     p->tier = tier;
     p->kind = kind;
     p->leaf = (uint8_t)leaf;
@@ -325,6 +418,7 @@ probe_dealloc(PyObject *self)
 {
     ot_probe_object *p = (ot_probe_object *)self;
     Py_CLEAR(p->name);
+    Py_CLEAR(p->scope);
     for (int i = 0; i < OT_PROBE_KEYS; i++)
         Py_CLEAR(p->keys[i]);
     Py_TYPE(self)->tp_free(self);
@@ -343,6 +437,12 @@ get_name(PyObject *self, void *Py_UNUSED(closure))
     return Py_NewRef(((ot_probe_object *)self)->name);
 }
 
+static PyObject *
+get_scope(PyObject *self, void *Py_UNUSED(closure))
+{
+    return Py_NewRef(((ot_probe_object *)self)->scope);
+}
+
 #define NUMBER(field, make)                                                \
     static PyObject *get_##field(PyObject *self, void *Py_UNUSED(closure)) \
     {                                                                      \
@@ -358,6 +458,7 @@ NUMBER(id, PyLong_FromUnsignedLong)
 static PyMethodDef probe_methods[] = {
     {"start", (PyCFunction)(void (*)(void))probe_start, METH_FASTCALL, NULL},
     {"stop", (PyCFunction)(void (*)(void))probe_stop, METH_FASTCALL, NULL},
+    {"record", (PyCFunction)(void (*)(void))probe_record, METH_FASTCALL, NULL},
     {"span", (PyCFunction)(void (*)(void))probe_span, METH_FASTCALL | METH_KEYWORDS, NULL},
     {NULL, NULL, 0, NULL},
 };
@@ -366,7 +467,7 @@ static PyGetSetDef probe_getset[] = {
     {"name", get_name, NULL, NULL, NULL},     {"tier", get_tier, NULL, NULL, NULL},
     {"sla_ns", get_sla_ns, NULL, NULL, NULL}, {"leaf", get_leaf, NULL, NULL, NULL},
     {"kind", get_kind, NULL, NULL, NULL},     {"id", get_id, NULL, NULL, NULL},
-    {NULL, NULL, NULL, NULL, NULL},
+    {"scope", get_scope, NULL, NULL, NULL},   {NULL, NULL, NULL, NULL, NULL},
 };
 
 PyTypeObject ot_probe_type = {

@@ -8,13 +8,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "blocks.h"
 #include "doubles.h"
-#include "entry.h"
 #include "spanstate.h"
 
 #define BATCH 128
 #define NAMES_TOTAL (8U << 20) /* bytes that the names read so far may take; a real table's take less */
-#define BLOCKS_MAX (OT_MAX_ATTRIBUTES * (sizeof(struct ot_block) + OT_TEXT_MAX))
+#define CALL_BYTES \
+    (256U << 20) /* of arena blocks that one call reads, however often a damaged file counts the same ones */
 
 /* ---- fetching ---- */
 
@@ -66,7 +67,8 @@ check_header(const ot_reader *r)
     if (h->header_bytes != sizeof *h)
         return refused("damaged: the header has another size than its version says");
     if (h->max_rings > OT_MAX_RINGS || h->max_probes > OT_MAX_PROBES || h->max_instruments > OT_MAX_INSTRUMENTS ||
-        h->max_names > 65535 || h->resource_bytes > OT_RESOURCE_BYTES)
+        h->max_names > 65535 || h->resource_bytes > OT_RESOURCE_BYTES || h->max_orders > 1U << 20 ||
+        (h->max_orders & (h->max_orders - 1)) != 0)
         return refused("damaged: a table is larger than the format allows");
     return region(r, "control page", h->control_offset, sizeof(struct ot_control)) &&
            region(r, "accounts", h->accounts_offset, sizeof(struct ot_accounts)) &&
@@ -74,7 +76,8 @@ check_header(const ot_reader *r)
            region(r, "probes", h->probes_offset, sizeof(struct ot_probe) * h->max_probes) &&
            region(r, "instruments", h->instruments_offset, sizeof(struct ot_instrument) * h->max_instruments) &&
            region(r, "names", h->names_offset, sizeof(struct ot_name) * h->max_names) &&
-           region(r, "texts", h->text_offset, h->text_bytes);
+           region(r, "texts", h->text_offset, h->text_bytes) &&
+           region(r, "orders", h->orders_offset, sizeof(struct ot_order) * h->max_orders);
 }
 
 static bool
@@ -199,8 +202,8 @@ have_room(ot_reader *r, size_t bytes)
 {
     if (bytes <= r->room)
         return true;
-    size_t room = bytes < BLOCKS_MAX / 2 ? bytes * 2 : BLOCKS_MAX;
-    uint8_t *bigger = bytes <= BLOCKS_MAX ? PyMem_Realloc(r->blocks, room) : NULL;
+    size_t room = bytes < OT_RECORD_BYTES / 2 ? bytes * 2 : OT_RECORD_BYTES;
+    uint8_t *bigger = bytes <= OT_RECORD_BYTES ? PyMem_Realloc(r->blocks, room) : NULL;
     if (bigger == NULL)
         return false;
     r->blocks = bigger;
@@ -212,17 +215,18 @@ have_room(ot_reader *r, size_t bytes)
 static size_t
 fetch_blocks(ot_reader *r, uint32_t index, const struct ot_ring *ring, uint64_t newest)
 {
-    size_t used = 0, ends[OT_MAX_ATTRIBUTES];
-    uint64_t positions[OT_MAX_ATTRIBUTES], at = newest;
+    size_t used = 0, ends[OT_MAX_BLOCKS];
+    uint64_t positions[OT_MAX_BLOCKS], at = newest;
     unsigned n = 0;
-    while (at != 0 && n < OT_MAX_ATTRIBUTES) {
+    while (at != 0 && n < OT_MAX_BLOCKS) {
         struct ot_block b;
         uint64_t position = at - 1, offset = position & (ring->arena_bytes - 1);
         if (offset + sizeof b > ring->arena_bytes || !ot_reader_fetch(r, ring->arena_offset + offset, &b, sizeof b))
             break;
-        size_t whole = (sizeof b + (size_t)b.bytes + 7) & ~(size_t)7;
-        if (b.position != position || b.bytes > OT_TEXT_MAX || offset + sizeof b + b.bytes > ring->arena_bytes ||
-            !have_room(r, used + whole) ||
+        size_t whole = ot_block_whole(b.bytes);
+        /* blocks of one span lie one after the other: however they are chained, they are no more than the arena has */
+        if (b.position != position || b.bytes > OT_BLOCK_BYTES || offset + sizeof b + b.bytes > ring->arena_bytes ||
+            (n > 0 && (position + whole > positions[n - 1])) || !have_room(r, used + whole) ||
             !ot_reader_fetch(r, ring->arena_offset + offset + sizeof b, r->blocks + used + sizeof b, b.bytes))
             break;
         memcpy(r->blocks + used, &b, sizeof b);
@@ -233,6 +237,7 @@ fetch_blocks(ot_reader *r, uint32_t index, const struct ot_ring *ring, uint64_t 
             break;
         at = b.previous;
     }
+    r->fetched += used;
     /* what the writer has reached since may have been copied half new */
     struct ot_ring now;
     if (n == 0 || !ot_reader_fetch(r, r->head.rings_offset + (uint64_t)index * sizeof now, &now, sizeof now))
@@ -253,12 +258,21 @@ plausible(ot_reader *r, const struct ot_slot *s)
            s->count <= OT_INLINE_ATTRIBUTES;
 }
 
+/* Unix times are below 2^63 whatever the file says. */
+static uint64_t
+bounded(uint64_t unix_ns)
+{
+    return unix_ns <= INT64_MAX ? unix_ns : 0;
+}
+
 static PyObject *
 state_of(ot_reader *r, uint32_t index, const struct ot_ring *ring, const struct ot_slot *s, bool open)
 {
-    size_t bytes = s->extra && s->arena != 0 ? fetch_blocks(r, index, ring, s->arena) : 0;
-    return ot_span_state(s, ot_unix_ns(&r->calibration, s->start), open ? 0 : ot_unix_ns(&r->calibration, s->end),
-                         r->blocks, bytes, ot_reader_name, r);
+    size_t bytes = s->extra && s->arena != 0 && r->fetched < CALL_BYTES ? fetch_blocks(r, index, ring, s->arena) : 0;
+    struct ot_limits limits = {r->head.attribute_limit, r->head.event_limit, r->head.link_limit};
+    uint64_t start = s->flags & OT_FLAG_START_UNIX ? bounded(s->start) : ot_unix_ns(&r->calibration, s->start);
+    uint64_t end = s->flags & OT_FLAG_END_UNIX ? bounded(s->end) : ot_unix_ns(&r->calibration, s->end);
+    return ot_span_state(s, start, open ? 0 : end, r->blocks, bytes, &limits, ot_reader_name, r);
 }
 
 /* The slot that the writer comes to next: it has not begun while the slot still has record n's number. */
@@ -285,7 +299,7 @@ read_ring(ot_reader *r, uint32_t index, Py_ssize_t limit, PyObject *list)
         r->missed += ring.head - capacity - *next;
         *next = ring.head - capacity;
     }
-    while (*next < ring.head && PyList_GET_SIZE(list) < limit) {
+    while (*next < ring.head && PyList_GET_SIZE(list) < limit && r->fetched < CALL_BYTES) {
         uint64_t place = *next & (capacity - 1), count = ring.head - *next;
         count = count < BATCH ? count : BATCH;
         count = count < capacity - place ? count : capacity - place;
@@ -297,7 +311,7 @@ read_ring(ot_reader *r, uint32_t index, Py_ssize_t limit, PyObject *list)
         OT_FENCE_ACQUIRE();
         if (!ot_reader_fetch(r, r->head.rings_offset + (uint64_t)index * sizeof after, &after, sizeof after))
             return 0;
-        for (uint64_t i = 0; i < count; i++) {
+        for (uint64_t i = 0; i < count && r->fetched < CALL_BYTES; i++) {
             uint64_t n = (*next)++;
             if (after.head > n + capacity || (after.head == n + capacity && !still(r, &ring, n))) {
                 r->missed++; /* the writer has come round to this slot */
@@ -331,6 +345,7 @@ begin(ot_reader *r)
         return false;
     }
     r->busy = true;
+    r->fetched = 0;
     ot_reader_refresh(r);
     return true;
 }
@@ -461,6 +476,8 @@ static PyMethodDef reader_methods[] = {
     {"close", reader_close, METH_NOARGS, NULL},
     {"info", ot_reader_info, METH_NOARGS, NULL},
     {"probes", ot_reader_probes, METH_NOARGS, NULL},
+    {"order", ot_reader_order, METH_O, NULL},
+    {"orders", ot_reader_orders, METH_NOARGS, NULL},
     {"accounts", ot_reader_accounts, METH_NOARGS, NULL},
     {"read", reader_read, METH_O, NULL},
     {"missed", reader_missed, METH_NOARGS, NULL},

@@ -19,7 +19,8 @@ typedef struct {
     size_t name_bytes;
     uint8_t *blocks; /* owned: a span's arena blocks while it is built */
     size_t room;
-    bool busy; /* blocks is in use: a finalizer that reads too is refused */
+    size_t fetched; /* bytes of arena blocks in this call */
+    bool busy;      /* blocks is in use: a finalizer that reads too is refused */
     uint64_t missed;
     uint64_t torn;
 } ot_reader;
@@ -39,5 +40,9 @@ PyObject *ot_reader_name(void *context, uint32_t id);
 PyObject *ot_reader_info(PyObject *self, PyObject *ignored);
 PyObject *ot_reader_probes(PyObject *self, PyObject *ignored);
 PyObject *ot_reader_accounts(PyObject *self, PyObject *ignored);
+
+/* reader_orders.c */
+PyObject *ot_reader_order(PyObject *self, PyObject *key);
+PyObject *ot_reader_orders(PyObject *self, PyObject *ignored);
 
 #endif

@@ -22,12 +22,13 @@ ot_reader_probes(PyObject *self, PyObject *Py_UNUSED(ignored))
         struct ot_probe p;
         if (!ot_reader_fetch(r, r->head.probes_offset + (uint64_t)i * sizeof p, &p, sizeof p))
             break;
-        PyObject *name = ot_reader_name(r, p.name);
-        if (name == NULL ||
-            append(list, Py_BuildValue("(OIKOI)", name, (unsigned)p.tier % OT_TIERS, (unsigned long long)p.sla_ns,
-                                       p.leaf ? Py_True : Py_False, (unsigned)p.kind)) < 0)
+        PyObject *name = ot_reader_name(r, p.name), *scope = ot_reader_name(r, p.scope);
+        if (name == NULL || scope == NULL ||
+            append(list, Py_BuildValue("(OIKOIO)", name, (unsigned)p.tier % OT_TIERS, (unsigned long long)p.sla_ns,
+                                       p.leaf ? Py_True : Py_False, (unsigned)p.kind, scope)) < 0)
             Py_CLEAR(list);
         Py_XDECREF(name);
+        Py_XDECREF(scope);
     }
     return list;
 }

@@ -11,9 +11,11 @@
 #include "drain.h"
 #include "entry.h"
 #include "names.h"
+#include "orders.h"
 
 #define TEXT_BYTES (1U << 20)
 
+pthread_rwlock_t ot_mapping = PTHREAD_RWLOCK_INITIALIZER;
 struct ot_recorder ot_rec = {.epoch = OT_CLOSED, .fd = -1};
 
 static const uint64_t always_on = OT_TIER_ON;
@@ -99,6 +101,11 @@ lay_out(struct ot_header *h, const struct ot_settings *s)
     PLACE(h->instruments_offset, sizeof(struct ot_instrument) * OT_MAX_INSTRUMENTS);
     PLACE(h->names_offset, sizeof(struct ot_name) * s->max_names);
     PLACE(h->text_offset, TEXT_BYTES);
+    PLACE(h->orders_offset, sizeof(struct ot_order) * s->max_orders);
+    h->max_orders = s->max_orders;
+    h->attribute_limit = s->attribute_limit;
+    h->event_limit = s->event_limit;
+    h->link_limit = s->link_limit;
 #undef PLACE
     return at;
 }
@@ -114,7 +121,9 @@ point_at(uint8_t *base, const struct ot_header *h)
     ot_rec.probes = (struct ot_probe *)(void *)(base + h->probes_offset);
     ot_rec.instruments = (struct ot_instrument *)(void *)(base + h->instruments_offset);
     ot_rec.names = (struct ot_name *)(void *)(base + h->names_offset);
+    ot_rec.orders = (struct ot_order *)(void *)(base + h->orders_offset);
     ot_rec.text = base + h->text_offset;
+    ot_rec.text_bytes = h->text_bytes;
     ot_rec.tier_word[0] = &always_on;
     for (int tier = 1; tier < OT_TIERS; tier++)
         ot_rec.tier_word[tier] = &ot_rec.control->tier_word[tier];
@@ -152,8 +161,10 @@ ot_open(PyObject *Py_UNUSED(module), PyObject *args)
     int fd;
     Py_buffer resource;
     struct ot_settings s;
-    if (!PyArg_ParseTuple(args, "iy*IIIII:open", &fd, &resource, &s.main_slots, &s.thread_slots, &s.open_spans,
-                          &s.arena_bytes, &s.max_names))
+    if (!PyArg_ParseTuple(args, "iy*IIIIII(IIIIIII):open", &fd, &resource, &s.main_slots, &s.thread_slots,
+                          &s.open_spans, &s.arena_bytes, &s.max_names, &s.max_orders, &s.attribute_limit,
+                          &s.event_limit, &s.link_limit, &s.event_attribute_limit, &s.link_attribute_limit,
+                          &s.value_length, &s.event_value_length))
         return NULL;
     struct ot_header plan = {0};
     if (ot_rec.base != NULL) {
@@ -163,7 +174,7 @@ ot_open(PyObject *Py_UNUSED(module), PyObject *args)
     if (!power_of_two(s.main_slots) || !power_of_two(s.thread_slots) || !power_of_two(s.arena_bytes) ||
         s.main_slots > 1U << 24 || s.thread_slots > 1U << 24 || s.arena_bytes > 1U << 30 || s.arena_bytes < OT_PAGE ||
         s.open_spans < 1 || s.open_spans > 1U << 20 || s.max_names < 16 || s.max_names > 65535 ||
-        resource.len > OT_RESOURCE_BYTES) {
+        !power_of_two(s.max_orders) || s.max_orders > 1U << 20 || resource.len > OT_RESOURCE_BYTES) {
         errno = EINVAL;
         PyErr_SetFromErrno(PyExc_OSError);
         goto refused;
@@ -216,6 +227,7 @@ ot_open(PyObject *Py_UNUSED(module), PyObject *args)
         ot_rings_forget();
         return NULL;
     }
+    ot_orders_open();
     ot_drain_open();
     Py_CLEAR(ot_rec.reopen);
     h->published_ns = ot_nanoseconds(CLOCK_REALTIME);
@@ -238,7 +250,11 @@ ot_close(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
     OT_STORE(&ot_rec.epoch, OT_CLOSED); /* nothing is recorded from here on, as the GIL is ours */
     ot_drain_close();
     OT_STORE_RELEASE(&ot_rec.header->closed, 1);
+    Py_BEGIN_ALLOW_THREADS
+        pthread_rwlock_wrlock(&ot_mapping); /* who encodes spans sees by the epoch that it must not begin again */
+    Py_END_ALLOW_THREADS
     unmap();
+    pthread_rwlock_unlock(&ot_mapping);
     ot_rings_forget();
     Py_RETURN_NONE;
 }

@@ -8,6 +8,7 @@
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -25,6 +26,14 @@ struct ot_settings {
     uint32_t open_spans;
     uint32_t arena_bytes;
     uint32_t max_names;
+    uint32_t max_orders;
+    uint32_t attribute_limit;
+    uint32_t event_limit;
+    uint32_t link_limit;
+    uint32_t event_attribute_limit;
+    uint32_t link_attribute_limit;
+    uint32_t value_length;       /* characters of a span's texts; OT_NO_LIMIT = all */
+    uint32_t event_value_length; /* of its events' and links' */
 };
 
 /* The writing side of a ring.  Lives in a static table, so a stale pointer never dangles; whether it is
@@ -49,6 +58,7 @@ struct ot_writer {
     struct ot_slot *extent[OT_MAX_EXTENTS]; /* in the mapped file */
     uint64_t overwritten[OT_TIERS];         /* the drain's, with its lock held */
     uint64_t values_overwritten;            /* likewise */
+    uint64_t arena_seen;                    /* likewise: arena_head at its last pass */
     uint64_t owner; /* 0, or the token of the thread that has it; the thread's end stores 0 (release), a claim
                               * acquires */
 };
@@ -66,7 +76,9 @@ struct ot_recorder {
     struct ot_probe *probes;
     struct ot_instrument *instruments;
     struct ot_name *names;
+    struct ot_order *orders;
     uint8_t *text;
+    uint64_t text_bytes;                 /* of it */
     const uint64_t *tier_word[OT_TIERS]; /* tier 0's is a constant: nothing turns P0 off */
     struct ot_settings settings;
     uint64_t opened_unix_ns;
@@ -75,6 +87,8 @@ struct ot_recorder {
 };
 
 extern struct ot_recorder ot_rec;
+/* Held for reading by who reads the mapping without the GIL and without the drain's lock; for writing to unmap it. */
+extern pthread_rwlock_t ot_mapping;
 extern struct ot_writer ot_writers[OT_MAX_RINGS];
 
 struct ot_thread {

@@ -27,7 +27,7 @@
 
 /* "OTELTRD\0" read as a little-endian word. */
 #define OT_MAGIC 0x004452544c45544fULL
-#define OT_VERSION 1
+#define OT_VERSION 2
 #define OT_PAGE 4096
 #define OT_TIERS 4
 #define OT_INLINE_ATTRIBUTES 4
@@ -38,7 +38,13 @@
 #define OT_MAX_PROBES 4096
 #define OT_MAX_INSTRUMENTS 1024
 #define OT_SAMPLE_BITS 56
-#define OT_NAME_BYTES 4096 /* longest name; a longer one goes to OT_NAME_OTHER */
+#define OT_MAX_BLOCKS 1024 /* arena blocks of one span that a reader follows, newest first */
+#define OT_ORDER_KEY_BYTES 64
+#define OT_ORDER_PROBES 16 /* places after its own that an order may be in */
+#define OT_NO_LIMIT 0xffffffff
+#define OT_NAME_BYTES 4096  /* longest name; a longer one goes to OT_NAME_OTHER */
+#define OT_TEXT_BYTES 65536 /* longest text in an arena block; a block is also never more than a quarter of its arena */
+#define OT_BLOCK_BYTES 131072 /* longest payload of an arena block */
 
 /* Reserved ids of the name table. */
 enum {
@@ -77,10 +83,18 @@ enum {
     OT_FLAG_ABANDONED = 8,
     OT_FLAG_INTERRUPTED = 16,
     OT_FLAG_LEAF = 32,
+    OT_FLAG_START_UNIX = 64, /* start is Unix ns, as the program gave it, and not ticks */
+    OT_FLAG_END_UNIX = 128,  /* the same of end */
 };
 
-/* Type of an attribute's value word.  Where a key is inline and in the arena, the inline value holds,
- * but for OT_TYPE_NONE, which says that the value is in the arena; there the newest block of a key holds. */
+/* ot_slot.extra */
+enum {
+    OT_EXTRA_LINE = 1,  /* the second line is valid */
+    OT_EXTRA_ARENA = 2, /* the span has an attribute in the arena: all that are set later go there too */
+};
+
+/* Type of an attribute's value word.  A span's attributes are what its inline ones and then its arena blocks, oldest
+ * first, say: a key that comes again takes the old one's place away and stands at the end. */
 enum {
     OT_TYPE_NONE = 0,
     OT_TYPE_BOOL = 1,
@@ -88,6 +102,34 @@ enum {
     OT_TYPE_DOUBLE = 3,
     OT_TYPE_NAME = 4,
     OT_TYPE_TEXT = 5,
+    OT_TYPE_MESSAGE = 6, /* an OTLP AnyValue message: arrays, maps, bytes, and the empty value */
+};
+
+/* ot_block.kind */
+enum {
+    OT_BLOCK_ATTRIBUTE = 1,  /* of key OT_NAME_OTHER: the payload begins with a uint32 and so many bytes of the key */
+    OT_BLOCK_EVENT = 2,      /* the payload is an OTLP Span.Event message */
+    OT_BLOCK_LINK = 3,       /* the payload is an OTLP Span.Link message */
+    OT_BLOCK_STATUS = 4,     /* the payload is the status' description; the newest holds */
+    OT_BLOCK_NAME = 5,       /* the payload is the span's name, in place of its probe's; the newest holds */
+    OT_BLOCK_TRACESTATE = 6, /* the payload is the tracestate, where slot.tracestate is 0 */
+};
+
+/* ot_order.state */
+enum {
+    OT_ORDER_SENT = 1,
+    OT_ORDER_ACKED = 2,
+    OT_ORDER_PARTLY_FILLED = 3,
+    OT_ORDER_FILLED = 4,
+    OT_ORDER_CANCELLED = 5,
+    OT_ORDER_REJECTED = 6,
+};
+
+/* ot_order.side */
+enum {
+    OT_SIDE_NONE = 0,
+    OT_SIDE_BUY = 1,
+    OT_SIDE_SELL = 2,
 };
 
 enum {
@@ -143,6 +185,12 @@ struct ot_header {
     uint64_t extent_offset[64]; /* owner: writer; struct ot_slot[OT_EXTENT_ENTRIES]: more of the open-span table of … */
     uint8_t extent_ring[64];    /* owner: writer; … this ring; published by extent_count */
     uint32_t extent_count;      /* owner: writer; release/acquire */
+    uint32_t max_orders;        /* owner: creator; a power of two */
+    uint64_t orders_offset;     /* owner: creator; struct ot_order[max_orders] */
+    uint64_t orders_evicted;    /* owner: writer; orders that were still open when another took their place */
+    uint32_t attribute_limit;   /* owner: creator; attributes, events and links of a span that count: the newest, */
+    uint32_t event_limit;       /* owner: creator; the rest is told as dropped; OT_NO_LIMIT = all */
+    uint32_t link_limit;        /* owner: creator */
     uint32_t reserved;
     uint32_t resource_bytes; /* owner: creator */
     uint32_t closed;         /* owner: writer; 1 after an orderly shutdown (release) */
@@ -176,7 +224,7 @@ struct ot_accounts {
     uint64_t drained[4];         /* owner: drain */
     uint64_t values_drained;     /* owner: drain; histogram observations */
     uint64_t values_overwritten; /* owner: drain */
-    uint64_t text_overwritten;   /* owner: drain; attributes whose arena block was gone */
+    uint64_t text_overwritten;   /* owner: drain; arena blocks that were gone */
 };
 
 /* A thread's ring, its open-span table and its arena. */
@@ -196,7 +244,7 @@ struct ot_ring {
     uint64_t recorded[4];        /* owner: writer; spans ever written, a tier; head = their sum + values */
     uint64_t values;             /* owner: writer; histogram observations ever written */
     uint64_t arena_head;         /* owner: writer; bytes ever written to the arena */
-    uint64_t attributes_dropped; /* owner: writer */
+    uint64_t attributes_dropped; /* owner: writer; those that found no room, and texts that were cut for want of it */
     /* line 2: the drain's */
     uint64_t tail; /* owner: drain; records ever read or found overwritten (release; the writer never waits for it) */
     uint64_t drained[4];     /* owner: drain */
@@ -216,14 +264,14 @@ struct ot_slot {
     uint64_t trace_lo; /* its low 56 bits are the trace's randomness */
     uint64_t span_id;
     uint64_t parent_id; /* 0 = root */
-    uint64_t start;
-    uint64_t end;
-    uint16_t probe; /* id of a probe, or of an instrument for OT_SLOT_VALUE */
-    uint8_t state;  /* OT_SLOT_* */
-    uint8_t status; /* OT_STATUS_* */
-    uint8_t flags;  /* OT_FLAG_* */
-    uint8_t count;  /* inline attributes in use */
-    uint8_t extra;  /* 1: the second line is valid */
+    uint64_t start;     /* ticks, unless OT_FLAG_START_UNIX */
+    uint64_t end;       /* ticks, unless OT_FLAG_END_UNIX */
+    uint16_t probe;     /* id of a probe, or of an instrument for OT_SLOT_VALUE */
+    uint8_t state;      /* OT_SLOT_* */
+    uint8_t status;     /* OT_STATUS_* */
+    uint8_t flags;      /* OT_FLAG_* */
+    uint8_t count;      /* inline attributes in use */
+    uint8_t extra;      /* OT_EXTRA_*; 0: there is no second line */
     uint8_t tier;
     /* second line */
     uint16_t key[4];     /* name ids */
@@ -240,9 +288,11 @@ struct ot_block {
     uint64_t position; /* owner: writer; bytes ever written before this block: tells an overwritten one */
     uint64_t previous; /* owner: writer; position + 1 of the same span's block before, 0 = none */
     uint32_t bytes;    /* owner: writer; of the payload that follows */
-    uint16_t key;      /* owner: writer; name id */
-    uint8_t type;      /* owner: writer; OT_TYPE_* */
-    uint8_t kind;      /* owner: writer; 1 = attribute */
+    uint32_t depth;    /* owner: writer; blocks of the span so far, this one included */
+    uint16_t key;      /* owner: writer; name id, of an attribute */
+    uint8_t type;      /* owner: writer; OT_TYPE_*, of an attribute */
+    uint8_t kind;      /* owner: writer; OT_BLOCK_* */
+    uint32_t counts;   /* owner: writer; events of the span so far, this one included; from bit 16 on its links */
 };
 
 struct ot_probe {
@@ -252,6 +302,9 @@ struct ot_probe {
     uint8_t kind; /* owner: creator; OpenTelemetry's SpanKind: 0 internal, 1 server, 2 client, 3 producer, 4 consumer */
     uint8_t padding;
     uint64_t sla_ns; /* owner: creator; 0 = none */
+    uint32_t scope;  /* owner: creator; name id of the instrumentation scope's JSON object; 0 = otel_trading's own, and
+                      * not 0 says that the span was made through OpenTelemetry's API */
+    uint32_t reserved;
 };
 
 struct ot_instrument {
@@ -269,6 +322,28 @@ struct ot_instrument {
     uint64_t reserved;
 };
 
+/* An order that was sent, by client order id; in one of OT_ORDER_PROBES places from its hash on. */
+struct ot_order {
+    uint64_t seq;      /* owner: writer; sequence lock of the entry, odd while it changes (release/acquire); 0 = free */
+    uint64_t hash;     /* owner: writer; FNV-1a, 64 bit, of the key */
+    uint64_t trace_hi; /* owner: writer; the trace that sent the order … */
+    uint64_t trace_lo; /* owner: writer */
+    uint64_t span_id;  /* owner: writer; … and the span that its acks and fills are children of */
+    uint64_t sent_ns;  /* owner: writer; Unix time */
+    uint64_t changed_ns; /* owner: writer; Unix time of the last change of state */
+    uint64_t quantity;   /* owner: writer; double bits */
+    uint64_t price;      /* owner: writer; double bits; NaN = at market */
+    uint64_t filled;     /* owner: writer; double bits; quantity filled so far */
+    uint64_t paid;       /* owner: writer; double bits; sum of quantity × price of the fills */
+    uint32_t symbol;     /* owner: writer; name id */
+    uint8_t side;        /* owner: writer; OT_SIDE_* */
+    uint8_t state;       /* owner: writer; OT_ORDER_* */
+    uint8_t flags;       /* owner: writer; OT_FLAG_UNSAMPLED */
+    uint8_t key_bytes;   /* owner: writer */
+    uint8_t key[64];     /* owner: writer; UTF-8 */
+    uint64_t reserved[4];
+};
+
 struct ot_name {
     uint32_t offset; /* owner: writer; from text_offset */
     uint32_t bytes;  /* owner: writer */
@@ -280,9 +355,10 @@ _Static_assert(sizeof(struct ot_control) <= OT_PAGE, "control fits a page");
 _Static_assert(sizeof(struct ot_ring) == 256, "a ring header is four cache lines");
 _Static_assert(sizeof(struct ot_slot) == 128, "a slot is two cache lines");
 _Static_assert(offsetof(struct ot_slot, key) == 64, "what every span has is in the first line");
-_Static_assert(sizeof(struct ot_block) == 24, "block");
+_Static_assert(sizeof(struct ot_block) == 32, "block");
 _Static_assert(sizeof(struct ot_instrument) == 64, "instrument");
-_Static_assert(sizeof(struct ot_probe) == 16, "probe");
+_Static_assert(sizeof(struct ot_order) == 192, "an order is three cache lines");
+_Static_assert(sizeof(struct ot_probe) == 24, "probe");
 #endif
 
 #endif

@@ -189,10 +189,12 @@ static PyObject *
 probe_dict(const ot_probe_object *probe, const struct row *r)
 {
     PyObject *d = PyDict_New();
-    if (d != NULL && (PyDict_SetItemString(d, "name", probe->name) < 0 || set_number(d, "tier", probe->tier) < 0 ||
-                      set_number(d, "sla_ns", probe->sla_ns) < 0 || set_number(d, "count", r->total.count) < 0 ||
-                      set_number(d, "kind", probe->kind) < 0 || set_number(d, "errors", r->errors) < 0 ||
-                      set_number(d, "sla_breaches", r->sla_breaches) < 0 || set_distribution(d, r) < 0))
+    if (d != NULL && (PyDict_SetItemString(d, "name", probe->name) < 0 ||
+                      PyDict_SetItemString(d, "scope", ot_probe_scope((PyObject *)(uintptr_t)probe)) < 0 ||
+                      set_number(d, "tier", probe->tier) < 0 || set_number(d, "sla_ns", probe->sla_ns) < 0 ||
+                      set_number(d, "count", r->total.count) < 0 || set_number(d, "kind", probe->kind) < 0 ||
+                      set_number(d, "errors", r->errors) < 0 || set_number(d, "sla_breaches", r->sla_breaches) < 0 ||
+                      set_distribution(d, r) < 0))
         Py_CLEAR(d);
     return d;
 }

@@ -3,14 +3,15 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "context.h"
+#include "hooks.h"
 #include "names.h"
+#include "tracer.h"
 
 #define FREE_SPANS 256
 
 static ot_span *free_spans[FREE_SPANS];
 static int free_count;
-
-static PyObject *span_vectorcall(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *kwnames);
 
 /* ---- a span's life ---- */
 
@@ -23,28 +24,66 @@ ot_span_new(ot_probe_object *probe)
         (void)PyObject_Init((PyObject *)s, &ot_span_type);
     }
     else {
-        s = PyObject_New(ot_span, &ot_span_type);
+        s = PyObject_GC_New(ot_span, &ot_span_type);
         if (s == NULL)
             return NULL;
     }
     memset((char *)s + offsetof(ot_span, vectorcall), 0, sizeof *s - offsetof(ot_span, vectorcall));
-    s->vectorcall = span_vectorcall;
+    s->vectorcall = ot_span_vectorcall;
     s->probe = (ot_probe_object *)Py_XNewRef((PyObject *)probe);
     s->entry = OT_NO_ENTRY;
     return s;
 }
 
-static inline bool
-writable(const ot_span *s)
+ot_span *
+ot_span_stand_in(const uint64_t trace_id[2], uint64_t span_id, bool remote, bool sampled, bool random,
+                 PyObject *tracestate)
 {
-    return s->entry != OT_NO_ENTRY && s->epoch == ot_rec.epoch;
+    ot_span *s = ot_span_new(NULL);
+    if (s == NULL)
+        return NULL;
+    s->trace_hi = trace_id[0];
+    s->trace_lo = trace_id[1];
+    s->span_id = span_id;
+    s->state = SPAN_REMOTE;
+    s->remote = remote;
+    s->random = random;
+    s->flags = sampled ? 0 : OT_FLAG_UNSAMPLED;
+    if (tracestate != NULL && PyUnicode_Check(tracestate) && PyUnicode_GET_LENGTH(tracestate) > 0)
+        s->tracestate = Py_NewRef(tracestate);
+    return s;
+}
+
+/* The collector need not know of a span but where it may be part of a cycle: then only does it cost something. */
+static void
+track(ot_span *s)
+{
+    if (!s->tracked) {
+        s->tracked = true;
+        PyObject_GC_Track((PyObject *)s);
+    }
+}
+
+void
+ot_span_put_over(ot_span *s, PyObject *under)
+{
+    Py_XSETREF(s->under, Py_XNewRef(under));
+    if (under != NULL)
+        track(s);
+}
+
+void
+ot_span_keep_context(ot_span *s, PyObject *context)
+{
+    Py_XSETREF(s->context, Py_NewRef(context));
+    track(s);
 }
 
 /* Have an entry, reserved; false where nothing is recorded now. */
 static bool
 reserve(ot_span *s)
 {
-    if (writable(s))
+    if (ot_span_writable(s))
         return true;
     struct ot_writer *w = ot_writer_here();
     if (w == NULL || !ot_tier_on(s->probe->tier))
@@ -71,6 +110,7 @@ ot_span_set_parent(ot_span *s, PyObject *parent)
     s->trace_lo = o.trace_lo;
     s->parent_id = o.parent_id;
     s->flags = o.flags;
+    s->random = o.random;
     Py_XSETREF(s->tracestate, Py_XNewRef(o.tracestate));
     s->parented = true;
 }
@@ -91,7 +131,7 @@ ot_span_begin(ot_span *s)
     struct ot_writer *w = s->writer;
     struct ot_origin o;
     if (s->parented) {
-        o = (struct ot_origin){s->trace_hi, s->trace_lo, s->parent_id, s->tracestate, s->flags};
+        o = (struct ot_origin){s->trace_hi, s->trace_lo, s->parent_id, s->tracestate, s->flags, s->random};
     }
     else {
         ot_origin_here(w, &o);
@@ -99,6 +139,7 @@ ot_span_begin(ot_span *s)
         s->trace_lo = o.trace_lo;
         s->parent_id = o.parent_id;
         s->flags = o.flags;
+        s->random = o.random;
         s->tracestate = Py_XNewRef(o.tracestate);
     }
     struct ot_slot *e = ot_entry(w, s->entry);
@@ -111,12 +152,46 @@ ot_span_begin(ot_span *s)
     }
     s->span_id = ot_random_id(w);
     if (OT_UNLIKELY(o.tracestate != NULL)) {
-        ot_entry_extra(e);
-        OT_STORE(&e->tracestate, ot_name_id(o.tracestate));
+        ot_entry_tracestate(w, e, o.tracestate);
     }
     s->state = SPAN_OPEN;
     ot_entry_begin(e, &o, s->span_id,
                    OT_META_WORD(s->probe->id, OT_SLOT_OPEN, 0, o.flags, e->count, e->extra, s->probe->tier));
+}
+
+/* There may be one for each trace, so they are interned as attributes' values are: names always find room. */
+void
+ot_entry_tracestate(struct ot_writer *w, struct ot_slot *e, PyObject *tracestate)
+{
+    const struct ot_header *h = ot_rec.header;
+    uint32_t id = OT_NAME_NONE;
+    if (PyUnicode_GET_LENGTH(tracestate) <= OT_SHORT_TEXT)
+        id = ot_value_id(tracestate);
+    else if (h->name_count < h->max_names / 2 && h->text_used < h->text_bytes / 2)
+        id = ot_name_id(tracestate);
+    ot_entry_extra(e);
+    if (OT_LIKELY(id != OT_NAME_NONE && id != OT_NAME_OTHER)) {
+        OT_STORE(&e->tracestate, id);
+        return;
+    }
+    Py_ssize_t bytes;
+    const char *utf8 = PyUnicode_AsUTF8AndSize(tracestate, &bytes);
+    if (utf8 == NULL)
+        PyErr_Clear();
+    else
+        (void)ot_block_add(w, e, OT_BLOCK_TRACESTATE, utf8, (size_t)bytes);
+}
+
+/* The start that the program gave, in place of now. */
+void
+ot_entry_start_at(struct ot_slot *e, uint64_t unix_ns)
+{
+    uint64_t seq = e->seq;
+    OT_STORE(&e->seq, seq + 1);
+    OT_FENCE_RELEASE();
+    OT_STORE(&e->start, unix_ns);
+    OT_STORE(&e->flags, e->flags | OT_FLAG_START_UNIX);
+    OT_STORE_RELEASE(&e->seq, seq + 2);
 }
 
 void
@@ -138,33 +213,95 @@ ot_entry_raised(struct ot_slot *e, PyObject *type)
     }
 }
 
-void
-ot_span_end(ot_span *s, PyObject *error_type)
+/* The end of a span that is open: true where a record was written, and `*record` is it then. */
+static inline bool
+commit(ot_span *s, uint64_t end, struct ot_slot *record)
 {
-    if (s->state != SPAN_OPEN) {
-        if (s->state == SPAN_ENDED)
-            ot_fault();
-        else if (s->state == SPAN_MADE)
-            s->state = SPAN_INERT;
-        return;
-    }
-    s->state = SPAN_ENDED;
-    Py_CLEAR(s->inner);
-    if (!writable(s)) /* begun before a fork or in a segment that is gone */
-        return;
     struct ot_writer *w = s->writer;
     struct ot_slot *e = ot_entry(w, s->entry);
-    if (OT_UNLIKELY(error_type != NULL && error_type != Py_None)) {
-        ot_entry_raised(e, error_type);
-        if (!writable(s))
-            return;
-    }
-    uint64_t end = ot_ticks();
-    if (OT_LIKELY(e->state == OT_SLOT_OPEN && e->span_id == s->span_id)) {
+    bool open = e->state == OT_SLOT_OPEN && e->span_id == s->span_id;
+    if (OT_LIKELY(open)) {
+        if (OT_UNLIKELY(record != NULL)) {
+            *record = *e;
+            record->state = OT_SLOT_SPAN;
+            record->end = end;
+        }
         ot_commit(w, e, end); /* into the ring it began in, where its arena blocks are, whatever thread this is */
         ot_entry_give(w, s->entry, e);
     }
     s->entry = OT_NO_ENTRY;
+    return open;
+}
+
+/* Tell the tracer's processors; what they raise stays inside. */
+static void
+tell(ot_span *s, const struct ot_slot *record)
+{
+    PyObject *state = ot_entry_state(s->writer, record);
+    PyObject *on_end = Py_XNewRef(s->tracer->on_end);
+    PyObject *result = NULL;
+    if (state != NULL && on_end != NULL)
+        result = PyObject_CallFunctionObjArgs(on_end, (PyObject *)s, state, NULL);
+    if (result == NULL)
+        ot_told("on_end", "a span processor raised at a span's end");
+    Py_XDECREF(result);
+    Py_XDECREF(on_end);
+    Py_XDECREF(state);
+}
+
+/* Whether a call comes too late or too early; then the span is not to be ended. */
+static bool
+not_open(ot_span *s)
+{
+    if (OT_LIKELY(s->state == SPAN_OPEN))
+        return false;
+    if (s->state == SPAN_ENDED && !s->dropped)
+        ot_fault();
+    else if (s->state == SPAN_MADE)
+        s->state = SPAN_INERT;
+    return true;
+}
+
+static void
+end(ot_span *s, PyObject *error_type, bool given, uint64_t unix_ns)
+{
+    if (OT_UNLIKELY(not_open(s)))
+        return;
+    s->state = SPAN_ENDED;
+    Py_CLEAR(s->inner);
+    ot_span_drop_context(s);
+    if (!ot_span_writable(s)) /* begun before a fork or in a segment that is gone */
+        return;
+    struct ot_slot *e = ot_entry(s->writer, s->entry);
+    if (OT_UNLIKELY(error_type != NULL && error_type != Py_None)) {
+        ot_entry_raised(e, error_type);
+        if (!ot_span_writable(s))
+            return;
+    }
+    uint64_t at = ot_ticks();
+    if (OT_UNLIKELY(given)) {
+        at = unix_ns;
+        OT_STORE(&e->flags, e->flags | OT_FLAG_END_UNIX);
+    }
+    if (OT_LIKELY(s->tracer == NULL || s->tracer->on_end == NULL || s->dropped)) {
+        commit(s, at, NULL);
+        return;
+    }
+    struct ot_slot record;
+    if (commit(s, at, &record))
+        tell(s, &record);
+}
+
+void
+ot_span_end(ot_span *s, PyObject *error_type)
+{
+    end(s, error_type, false, 0);
+}
+
+void
+ot_span_end_at(ot_span *s, uint64_t unix_ns)
+{
+    end(s, NULL, true, unix_ns);
 }
 
 void
@@ -185,7 +322,7 @@ ot_span_leave(ot_span *s, PyObject *error_type)
 void
 ot_span_set_attribute(ot_span *s, PyObject *key, uint32_t key_id, PyObject *value)
 {
-    if (s->state == SPAN_INERT)
+    if (s->state == SPAN_INERT || s->state == SPAN_REMOTE)
         return;
     if (s->state > SPAN_OPEN) {
         ot_fault();
@@ -193,20 +330,64 @@ ot_span_set_attribute(ot_span *s, PyObject *key, uint32_t key_id, PyObject *valu
     }
     if (s->state == SPAN_MADE && !reserve(s))
         return;
-    if (writable(s))
-        ot_attribute_set(s->writer, ot_entry(s->writer, s->entry), key, key_id, value);
+    if (ot_span_writable(s))
+        ot_attribute_set(s->writer, ot_entry(s->writer, s->entry), key, key_id, value, false);
 }
 
-/* ---- the type ---- */
+/* ---- its end ---- */
 
-static void
-span_dealloc(PyObject *self)
+void
+ot_chain_release(PyObject *value)
 {
-    /* a chain of spans is let go one by one: no recursion however long it is */
+    while (value != NULL && Py_REFCNT(value) == 1) {
+        PyObject *next;
+        if (Py_IS_TYPE(value, &ot_span_type)) {
+            next = ((ot_span *)value)->prev;
+            ((ot_span *)value)->prev = NULL;
+        }
+        else {
+            next = (PyObject *)((ot_frame *)value)->below;
+            ((ot_frame *)value)->below = NULL;
+        }
+        Py_DECREF(value);
+        value = next;
+    }
+    Py_XDECREF(value);
+}
+
+int
+ot_span_traverse(PyObject *self, visitproc visit, void *arg)
+{
     ot_span *s = (ot_span *)self;
-    ot_span *before = s->prev;
+    Py_VISIT(s->prev);
+    Py_VISIT(s->inner);
+    Py_VISIT(s->under);
+    Py_VISIT(s->context);
+    Py_VISIT(s->tracer);
+    return 0;
+}
+
+int
+ot_span_clear(PyObject *self)
+{
+    ot_span *s = (ot_span *)self;
+    Py_CLEAR(s->context);
+    Py_CLEAR(s->under);
+    Py_CLEAR(s->inner);
+    return 0;
+}
+
+void
+ot_span_dealloc(PyObject *self)
+{
+    ot_span *s = (ot_span *)self;
+    PyObject *before = s->prev;
     s->prev = NULL;
-    if (OT_UNLIKELY(s->entry != OT_NO_ENTRY) && writable(s)) {
+    if (OT_UNLIKELY(s->tracked)) {
+        PyObject_GC_UnTrack(self);
+        s->tracked = false;
+    }
+    if (OT_UNLIKELY(s->entry != OT_NO_ENTRY) && ot_span_writable(s)) {
         struct ot_slot *e = ot_entry(s->writer, s->entry);
         if (s->state == SPAN_OPEN && e->span_id == s->span_id && e->state == OT_SLOT_OPEN) {
             OT_STORE(&e->flags, e->flags | OT_FLAG_ABANDONED);
@@ -220,240 +401,14 @@ span_dealloc(PyObject *self)
     Py_CLEAR(s->probe);
     Py_CLEAR(s->tracestate);
     Py_CLEAR(s->inner);
+    Py_CLEAR(s->under);
+    Py_CLEAR(s->context);
+    Py_CLEAR(s->span_context);
+    Py_CLEAR(s->tracer);
     if (free_count < FREE_SPANS)
         free_spans[free_count++] = s;
     else
-        PyObject_Free(s);
-    while (before != NULL && Py_REFCNT(before) == 1) {
-        ot_span *next = before->prev;
-        before->prev = NULL;
-        Py_DECREF(before);
-        before = next;
-    }
-    Py_XDECREF(before);
-}
-
-static PyObject *
-span_enter(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    ot_span *s = (ot_span *)self;
-    if (s->state == SPAN_REMOTE) {
-        if (!s->current) {
-            ot_span_become_current(s);
-        }
-        else { /* one parent entered by several tasks: each has a copy of its own as current */
-            ot_span *copy = ot_span_new(NULL);
-            if (copy == NULL)
-                return NULL;
-            copy->trace_hi = s->trace_hi;
-            copy->trace_lo = s->trace_lo;
-            copy->span_id = s->span_id;
-            copy->flags = s->flags;
-            copy->state = SPAN_REMOTE;
-            copy->tracestate = Py_XNewRef(s->tracestate);
-            ot_span_become_current(copy);
-            Py_DECREF(copy);
-        }
-    }
-    else {
-        ot_span_enter(s);
-    }
-    return Py_NewRef(self);
-}
-
-static void
-leave(ot_span *s, PyObject *error_type)
-{
-    if (s->state != SPAN_REMOTE) {
-        ot_span_leave(s, error_type);
-        return;
-    }
-    for (ot_span *c = ot_span_current(); c != NULL; c = c->prev) {
-        if (c->state == SPAN_REMOTE && c->current && c->span_id == s->span_id && c->trace_lo == s->trace_lo) {
-            Py_INCREF(c);
-            ot_span_give_place_back(c);
-            Py_DECREF(c);
-            return;
-        }
-    }
-    ot_span_give_place_back(s);
-}
-
-static PyObject *
-span_exit(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
-{
-    leave((ot_span *)self, nargs > 0 ? args[0] : NULL);
-    Py_RETURN_NONE;
-}
-
-static PyObject *
-span_vectorcall(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *Py_UNUSED(kwnames))
-{
-    ot_span *s = (ot_span *)self;
-    if (PyVectorcall_NARGS(nargsf) == 0)
-        return span_enter(self, NULL);
-    if (OT_UNLIKELY(s->state == SPAN_MADE)) {
-        /* the leaving half of a pair whose entering half was another object: find what it opened */
-        ot_span *found = s->probe != NULL ? ot_span_innermost(s->probe) : NULL;
-        if (found == NULL) {
-            ot_fault();
-            Py_RETURN_NONE;
-        }
-        leave(found, args[0]);
-        Py_DECREF(found);
-        Py_RETURN_NONE;
-    }
-    leave(s, args[0]);
-    Py_RETURN_NONE;
-}
-
-static PyObject *
-span_set_attribute(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
-{
-    if (nargs != 2 || !PyUnicode_Check(args[0])) {
-        PyErr_SetString(PyExc_TypeError, "set_attribute() takes a str and a value");
-        return NULL;
-    }
-    ot_span_set_attribute((ot_span *)self, args[0], OT_NAME_NONE, args[1]);
-    Py_RETURN_NONE;
-}
-
-static PyObject *
-span_begin(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    ot_span_begin((ot_span *)self);
-    Py_RETURN_NONE;
-}
-
-static PyObject *
-span_end(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
-{
-    PyObject *error = nargs > 0 && args[0] != Py_None ? (PyObject *)Py_TYPE(args[0]) : NULL;
-    ot_span_end((ot_span *)self, error);
-    Py_RETURN_NONE;
-}
-
-static PyObject *
-span_resume(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    ot_span_resume((ot_span *)self);
-    Py_RETURN_NONE;
-}
-
-static PyObject *
-span_suspend(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    ot_span_suspend((ot_span *)self);
-    Py_RETURN_NONE;
-}
-
-static PyObject *
-get_trace_id(PyObject *self, void *Py_UNUSED(closure))
-{
-    const ot_span *s = (const ot_span *)self;
-    return ot_long_128(s->trace_hi, s->trace_lo);
-}
-
-static PyObject *
-get_span_id(PyObject *self, void *Py_UNUSED(closure))
-{
-    return PyLong_FromUnsignedLongLong(((ot_span *)self)->span_id);
-}
-
-static PyObject *
-get_sampled(PyObject *self, void *Py_UNUSED(closure))
-{
-    const ot_span *s = (const ot_span *)self;
-    return PyBool_FromLong(s->span_id != 0 && !(s->flags & OT_FLAG_UNSAMPLED));
-}
-
-static PyObject *
-get_tracestate(PyObject *self, void *Py_UNUSED(closure))
-{
-    PyObject *tracestate = ((ot_span *)self)->tracestate;
-    return Py_NewRef(tracestate != NULL ? tracestate : Py_None);
-}
-
-static PyObject *
-get_recording(PyObject *self, void *Py_UNUSED(closure))
-{
-    const ot_span *s = (const ot_span *)self;
-    return PyBool_FromLong(s->state == SPAN_OPEN && writable(s));
-}
-
-static PyObject *
-span_repr(PyObject *self)
-{
-    static const char *const states[] = {"made", "open", "ended", "inert", "remote"};
-    const ot_span *s = (const ot_span *)self;
-    return PyUnicode_FromFormat("<otel_trading.Span %V %s>", s->probe ? s->probe->name : NULL, "parent",
-                                states[s->state]);
-}
-
-static PyMethodDef span_methods[] = {
-    {"__enter__", span_enter, METH_NOARGS, NULL},
-    {"__exit__", (PyCFunction)(void (*)(void))span_exit, METH_FASTCALL, NULL},
-    {"set_attribute", (PyCFunction)(void (*)(void))span_set_attribute, METH_FASTCALL, NULL},
-    {"begin", span_begin, METH_NOARGS, NULL},
-    {"end", (PyCFunction)(void (*)(void))span_end, METH_FASTCALL, NULL},
-    {"resume", span_resume, METH_NOARGS, NULL},
-    {"suspend", span_suspend, METH_NOARGS, NULL},
-    {NULL, NULL, 0, NULL},
-};
-
-static PyGetSetDef span_getset[] = {
-    {"trace_id", get_trace_id, NULL, NULL, NULL},   {"span_id", get_span_id, NULL, NULL, NULL},
-    {"sampled", get_sampled, NULL, NULL, NULL},     {"tracestate", get_tracestate, NULL, NULL, NULL},
-    {"recording", get_recording, NULL, NULL, NULL}, {NULL, NULL, NULL, NULL, NULL},
-};
-
-PyTypeObject ot_span_type = {
-    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "otel_trading._native.Span",
-    .tp_basicsize = sizeof(ot_span),
-    .tp_dealloc = span_dealloc,
-    .tp_vectorcall_offset = offsetof(ot_span, vectorcall),
-    .tp_repr = span_repr,
-    .tp_call = PyVectorcall_Call,
-    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .tp_doc = "A span, or the remote parent that remote() makes.",
-    .tp_methods = span_methods,
-    .tp_getset = span_getset,
-};
-
-PyObject *
-ot_remote(PyObject *Py_UNUSED(module), PyObject *args)
-{
-    PyObject *trace_id, *tracestate;
-    unsigned long long span_id;
-    int sampled;
-    if (!PyArg_ParseTuple(args, "O!KpO:remote", &PyLong_Type, &trace_id, &span_id, &sampled, &tracestate))
-        return NULL;
-    uint64_t words[2];
-    if (ot_long_words(trace_id, words) < 0)
-        return NULL;
-    ot_span *s = ot_span_new(NULL);
-    if (s == NULL)
-        return NULL;
-    s->trace_hi = words[0];
-    s->trace_lo = words[1];
-    s->span_id = span_id;
-    /* without ids it is nobody's parent: `with` does nothing, as a parent it says nothing */
-    bool valid = (words[0] | words[1]) != 0 && span_id != 0;
-    s->state = valid ? SPAN_REMOTE : SPAN_INERT;
-    if (!valid)
-        s->span_id = 0;
-    s->flags = sampled ? 0 : OT_FLAG_UNSAMPLED;
-    if (PyUnicode_Check(tracestate) && PyUnicode_GET_LENGTH(tracestate) > 0)
-        s->tracestate = Py_NewRef(tracestate);
-    return (PyObject *)s;
-}
-
-int
-ot_spans_start(PyObject *module)
-{
-    if (PyType_Ready(&ot_span_type) < 0)
-        return -1;
-    if (ot_current_start() < 0)
-        return -1;
-    return PyModule_AddObjectRef(module, "Span", (PyObject *)&ot_span_type);
+        PyObject_GC_Del(s);
+    if (OT_UNLIKELY(before != NULL))
+        ot_chain_release(before);
 }

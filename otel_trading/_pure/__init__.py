@@ -5,41 +5,57 @@ It writes the same format and means the same; only its cost differs.
 
 from __future__ import annotations
 
-from otel_trading._pure.host import accounts, drain_start, drain_stop, keep, settle, take
+from otel_trading._pure.batch import Batch
+from otel_trading._pure.frames import attach_context, current, detach_context, get_context
+from otel_trading._pure.hooks import api_install
+from otel_trading._pure.host import accounts, drain_start, drain_stop, keep, kept, settle, take
 from otel_trading._pure.host import drain_now as drain
 from otel_trading._pure.instruments import Counter, Gauge, Histogram, gc_callback
 from otel_trading._pure.life import close, fault, forked, interrupt_open, is_open, open  # noqa: A004  the interface
+from otel_trading._pure.orders import order_get, order_put, orders_open
 from otel_trading._pure.picture import snapshot
 from otel_trading._pure.probes import Probe, traced
 from otel_trading._pure.reader import Reader
 from otel_trading._pure.remote import remote
-from otel_trading._pure.spans import Span, current
+from otel_trading._pure.spans import Span
+from otel_trading._pure.tracer import Scope, Tracer
 from otel_trading._pure.writer import Token
 
 BACKEND = "pure"
 
 __all__ = [
     "BACKEND",
+    "Batch",
     "Counter",
     "Gauge",
     "Histogram",
     "Probe",
     "Reader",
+    "Scope",
     "Span",
     "Token",
+    "Tracer",
     "accounts",
+    "api_install",
+    "attach_context",
     "close",
     "current",
+    "detach_context",
     "drain",
     "drain_start",
     "drain_stop",
     "fault",
     "forked",
     "gc_callback",
+    "get_context",
     "interrupt_open",
     "is_open",
     "keep",
+    "kept",
     "open",
+    "order_get",
+    "order_put",
+    "orders_open",
     "remote",
     "settle",
     "snapshot",

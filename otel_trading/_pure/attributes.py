@@ -1,21 +1,25 @@
-"""Attributes of open spans: four inline, the rest and long texts in the ring's arena."""
+"""Attributes of open spans: four inline, the rest and long texts in the ring's arena; the order is the SDK's.
+
+A key that is set again moves to the end.  As long as nothing is in the arena the four are kept in order, with the
+segment's limit; from the first block on, each set is a block, and readers replay them.
+"""
 
 from __future__ import annotations
 
-import math
-import operator
 import struct
+from collections.abc import Mapping, Sequence
 
 from otel_trading import _layout as at
+from otel_trading._pure import wire
+from otel_trading._pure.blocks import add_text, append, dropped, lost, moment, most_bytes
 from otel_trading._pure.names import names
 from otel_trading._pure.recorder import recorder
 from otel_trading._pure.writer import (
     ARENA,
-    ARENA_HEAD,
-    ATTRIBUTES_DROPPED,
     COUNT,
     EXTRA,
     FAILED,
+    IN_ARENA,
     KEYS,
     LAST,
     META,
@@ -28,130 +32,152 @@ from otel_trading._pure.writer import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from otel_trading._native import AttributeValue
-    from otel_trading._pure.writer import Token, Writer
+    from otel_trading._pure.writer import Token
 
-_MOST = 128  # of one span
-_LONGEST = 4096  # bytes of a text
-_INT_MIN, _INT_MAX = -(1 << 63), (1 << 63) - 1
 _WORD = (1 << 64) - 1
-_block = struct.Struct(at.FORMAT_BLOCK).pack_into
+_ERRORS_BITS = 0xFFFF_FFFF << 32
 _bits = struct.Struct("<d").pack
 _double = struct.Struct("<d").pack_into
-_ATTRIBUTE = 1  # kind of a block
 
 
-def _text(text: str) -> tuple[int, int, bytes] | None:
-    number = names.value(text)
-    if number != at.NAME_NONE:
-        return at.TYPE_NAME, number, b""
-    try:
-        data = text[:_LONGEST].encode()  # a character is a byte at least
-    except UnicodeEncodeError:  # lone surrogates
-        return None
-    if len(data) > _LONGEST:
-        end = _LONGEST
-        while data[end] & 0xC0 == 0x80:  # noqa: PLR2004  the middle of a character
-            end -= 1
-        data = data[:end]
-    return at.TYPE_TEXT, 0, data
+def _text(text: str, rules: wire.Rules, longest: int | None = None) -> tuple[int, int, bytes]:
+    if longest is None or len(text) <= longest:
+        number = names.value(text)
+        if number != at.NAME_NONE:
+            return at.TYPE_NAME, number, b""
+    return at.TYPE_TEXT, 0, rules.text(text, longest)
 
 
-def _encoded(value: AttributeValue) -> tuple[int, int, bytes] | None:  # noqa: PLR0911  one a type
-    """Give (type, word, text) of a value; None for what can not be one."""
+def _plain(value: object, rules: wire.Rules) -> tuple[int, int, bytes] | None:
+    """Give (type, word, text) of a plain value; None for another one."""
     if isinstance(value, float):
         return at.TYPE_DOUBLE, int.from_bytes(_bits(value), "little"), b""
     if isinstance(value, str):
-        return _text(value)
+        return _text(value, rules, rules.longest)
     if isinstance(value, bool):
         return at.TYPE_BOOL, int(value), b""
     if isinstance(value, int):
-        if _INT_MIN <= value <= _INT_MAX:
+        if wire.INT_MIN <= value <= wire.INT_MAX:
             return at.TYPE_INT, value & _WORD, b""
-        return _text(str(value))  # beyond 64 bits
-    if hasattr(value, "__index__"):  # numpy's integers
-        return _encoded(operator.index(value))
-    if hasattr(value, "__float__"):  # Decimal, numpy's floats
-        return _encoded(math.ldexp(value, 0))
+        return _text(str(value), rules, rules.longest)
     return None
 
 
-def _append(writer: Writer, previous: int, key: int, kind: int, word: int, text: bytes) -> int:
-    """Append a block; gives its position + 1, or 0 where it can never fit."""
-    payload = text if kind == at.TYPE_TEXT else word.to_bytes(8, "little")
-    size = writer.arena_size
-    need = at.SIZE_BLOCK + len(payload) + 7 & -8
-    if need > size // 4:
-        return 0
-    position = writer.arena_head
-    left = size - (position & size - 1)
-    position += left * (left < need)  # never across the end
-    writer.arena_head = position + need  # no call since it was read: nobody else has the place
-    # Readers that copied an older block find by the head that it is gone.
-    writer.ring[ARENA_HEAD] = writer.arena_head
-    place = writer.arena + (position & size - 1)
-    _block(writer.piece.map, place, position, previous, len(payload), key, kind, _ATTRIBUTE)
-    start = place + at.SIZE_BLOCK
-    writer.piece.map[start : start + len(payload)] = payload
-    return position + 1
+def _encoded(value: object, rules: wire.Rules) -> tuple[int, int, bytes] | None:
+    """Give (type, word, payload) of a value; None for what can not be one.  Raises what its own code raises."""
+    plain = _plain(value, rules)
+    if plain is not None:
+        return plain
+    if value is not None and not isinstance(value, bytes):
+        number = None if rules.api else wire.number_of(value)
+        if number is not None:
+            return _plain(number, rules)
+        if not isinstance(value, (Sequence, Mapping)):
+            if not rules.api:
+                return None
+            text = wire.text_of(value)
+            if text is not None:
+                return _text(text, rules)
+            value = None
+    return at.TYPE_MESSAGE, 0, rules.message(value)
 
 
-def _dropped(writer: Writer, words: memoryview, last: int) -> None:
-    words[last] = words[last] + (1 << 32)
-    writer.ring[ATTRIBUTES_DROPPED] = writer.ring[ATTRIBUTES_DROPPED] + 1
+def set_attribute(token: Token, key: str, value: object, api: bool = False) -> None:  # noqa: FBT001, FBT002
+    """Set an attribute of a reserved or open entry; ``api``: by the SDK's rules.
 
-
-def set_attribute(token: Token, key: str, value: AttributeValue, blocks: int) -> int:
-    """Set an attribute of a reserved or open entry, which has so many blocks; gives how many it has then.
-
-    A wrong value is a fault; what finds no room is counted.
+    A value that can not be one is a fault; what finds no room is counted.
     """
     number = names.ids.get(key)
     if not number:
-        number = names.name(key) if key else at.NAME_OTHER
+        if not key:
+            dropped(token)
+            return
+        number = names.key(key)
+    limit = recorder.limits[0]
+    if not limit:
+        dropped(token)
+        return
+    room = most_bytes(token)
+    if number in {at.NAME_NONE, at.NAME_OTHER}:
+        room -= 4 + min(4 * len(key), _key_room(token))
+    rules = wire.Rules(recorder.longest if api else None, min(room, at.TEXT_BYTES), room, api)
+    before = moment(token)
     try:
-        encoded = _encoded(value)  # may run the value's own code, which may do anything
+        found = _encoded(value, rules)  # may run the value's own code, which may do anything
+    except wire.TooLongError:
+        found = at.TYPE_MESSAGE, 0, bytes(room + 1)
     except Exception:  # noqa: BLE001  and nothing of that is the caller's
-        encoded = None
-    writer = token.writer
-    if encoded is None or writer is None:
+        found = None
+    if found is None or before != moment(token):
         recorder.fault()
-        return blocks
-    kind, item, text = encoded
+    elif len(found[2]) > room or not _store(token, key, number, found, min(limit, at.INLINE_ATTRIBUTES)):
+        dropped(token)
+    elif rules.cut:
+        lost(token)
+
+
+def _store(token: Token, key: str, number: int, found: tuple[int, int, bytes], most: int) -> bool:
+    """Set an encoded attribute where it has room; False where it has none."""
+    kind, item, payload = found
     second_line(token)
+    if kind not in {at.TYPE_TEXT, at.TYPE_MESSAGE}:
+        inside = number != at.NAME_NONE and not token.words[token.meta] & IN_ARENA
+        if inside and _set_inline(token, number, kind, item, most):
+            return True
+        payload = item.to_bytes(8, "little")
+    return _set_in_arena(token, key, number, kind, payload)
+
+
+def _set_inline(token: Token, number: int, kind: int, item: int, most: int) -> bool:
+    """Set an attribute in the slot, at the end of what is there; False where there is no room."""
     words, word = token.words, token.word
-    keys = words[word + KEYS]
     count = words[word + META] >> COUNT & 0xFF
-    i = 0
-    while i < count and (keys >> 16 * i & 0xFFFF != number or number == at.NAME_OTHER):
-        i += 1
-    inside = kind != at.TYPE_TEXT
-    if inside and i < at.INLINE_ATTRIBUTES:
-        seq = token.seq
-        token.seq = seq + 2
-        words[word] = seq - 1
-        if i == count:
-            words[word + KEYS] = keys & ~(0xFFFF << 16 * i) | number << 16 * i
-            words[word + META] = words[word + META] + (1 << COUNT)
-        words[word + TYPES] = words[word + TYPES] & ~(0xFF << 8 * i) | kind << 8 * i
-        words[word + VALUES + i] = item
-        words[word] = seq
-        return blocks
-    if i >= count and blocks + at.INLINE_ATTRIBUTES >= _MOST:
-        _dropped(writer, words, word + LAST)
-        return blocks
-    position = _append(writer, words[word + ARENA], number, kind, item, text)
-    if not position:
-        _dropped(writer, words, word + LAST)
-        return blocks
-    if i < count:  # an inline value that becomes a long text: TYPE_NONE sends readers to the arena
-        words[word + TYPES] = words[word + TYPES] & ~(0xFF << 8 * i)
-    words[word + ARENA] = position
-    return blocks + 1
+    keys, kinds = words[word + KEYS], words[word + TYPES]
+    entries = [
+        (keys >> 16 * i & 0xFFFF, kinds >> 8 * i & 0xFF, words[word + VALUES + i])
+        for i in range(count)
+        if keys >> 16 * i & 0xFFFF != number
+    ]
+    if len(entries) >= most:
+        return False
+    entries.append((number, kind, item))
+    keys, kinds = 0, kinds & _ERRORS_BITS
+    for i, (key, type_, _) in enumerate(entries):
+        keys |= key << 16 * i
+        kinds |= type_ << 8 * i
+    seq = token.seq
+    token.seq = seq + 2
+    words[word] = seq - 1
+    words[word + KEYS] = keys
+    words[word + TYPES] = kinds
+    for i, (_, _, value) in enumerate(entries):
+        words[word + VALUES + i] = value
+    words[word + META] = words[word + META] & ~(0xFF << COUNT) | len(entries) << COUNT
+    words[word] = seq
+    return True
 
 
-def set_first(token: Token, attributes: dict[str, AttributeValue]) -> int:
-    """Set the attributes with which a span is made, in an entry that nobody sees yet; gives how many blocks it has."""
-    if len(attributes) <= at.INLINE_ATTRIBUTES:
+def _key_room(token: Token) -> int:
+    """Tell how much of a key may stand in a block."""
+    return min(most_bytes(token) // 2, at.NAME_BYTES)
+
+
+def _set_in_arena(token: Token, key: str, number: int, kind: int, payload: bytes) -> bool:
+    """Set an attribute in a block, with the key's text where that has no id; False where it has no room."""
+    token.words[token.meta] = token.words[token.meta] | IN_ARENA
+    if number in {at.NAME_NONE, at.NAME_OTHER}:
+        number = at.NAME_OTHER
+        try:
+            name = wire.Rules(None, _key_room(token), 0, True).text(key)
+        except UnicodeEncodeError:  # lone surrogates
+            return False
+        payload = len(name).to_bytes(4, "little") + name + payload
+    return append(token, at.BLOCK_ATTRIBUTE, payload, number, kind)
+
+
+def set_first(token: Token, attributes: dict[str, AttributeValue]) -> None:
+    """Set the attributes with which a probe's span is made, in an entry that nobody sees yet."""
+    if len(attributes) <= at.INLINE_ATTRIBUTES <= recorder.limits[0]:
         words, word = token.words, token.word
         ids = names.ids
         keys = kinds = i = 0
@@ -159,7 +185,9 @@ def set_first(token: Token, attributes: dict[str, AttributeValue]) -> int:
             kind = type(value)
             number = ids.get(key)
             if not number:
-                number = names.name(key) if key else at.NAME_OTHER
+                number = names.key(key)
+                if not number:
+                    break
             if kind is float:
                 _double(token.map, token.place + at.OFF_SLOT_VALUE + 8 * i, value)
                 kinds |= at.TYPE_DOUBLE << 8 * i
@@ -169,7 +197,7 @@ def set_first(token: Token, attributes: dict[str, AttributeValue]) -> int:
                     break
                 words[word + VALUES + i] = item
                 kinds |= at.TYPE_NAME << 8 * i
-            elif kind is int and 0 <= value <= _INT_MAX:  # type: ignore[operator]  # an int
+            elif kind is int and 0 <= value <= wire.INT_MAX:  # type: ignore[operator]  # an int
                 words[word + VALUES + i] = value  # type: ignore[assignment]  # an int
                 kinds |= at.TYPE_INT << 8 * i
             else:
@@ -180,19 +208,35 @@ def set_first(token: Token, attributes: dict[str, AttributeValue]) -> int:
             words[word + KEYS] = keys
             words[word + TYPES] = kinds
             words[word + ARENA] = words[word + LAST] = 0
+            token.depth = token.counts = 0
             words[word + META] = words[word + META] | EXTRA | i << COUNT
-            return 0
-    blocks = 0
+            return
     for key, value in attributes.items():
-        blocks = set_attribute(token, key, value, blocks)
-    return blocks
+        set_attribute(token, key, value)
+
+
+def set_all(token: Token, attributes: object, *, api: bool) -> None:
+    """Set attributes of a mapping."""
+    try:
+        # A list of them first: the code of a value's type may change the mapping.
+        for key, value in list(attributes.items()):  # type: ignore[attr-defined]  # tried
+            name = wire.key_of(key)
+            if name is None:
+                dropped(token)
+            else:
+                set_attribute(token, name, value, api)
+    except Exception:  # noqa: BLE001  anyone's mapping, or none
+        recorder.fault()
 
 
 def set_tracestate(token: Token, tracestate: str) -> None:
     """Note the tracestate of an entry that has just been made."""
     second_line(token)
     last = token.word + LAST
-    token.words[last] = token.words[last] >> 32 << 32 | names.name(tracestate)
+    number = names.tracestate(tracestate)
+    token.words[last] = token.words[last] >> 32 << 32 | number
+    if number == at.NAME_NONE:
+        add_text(token, at.BLOCK_TRACESTATE, tracestate)
 
 
 def _error_name(kind: type[BaseException]) -> int:
@@ -211,7 +255,7 @@ def failed(token: Token, name: int) -> None:
     second_line(token)
     words, word = token.words, token.word
     words[word + TYPES] = words[word + TYPES] & 0xFFFF_FFFF | name << 32
-    words[word + META] = words[word + META] | FAILED
+    words[word + META] = words[word + META] & ~(0xFF << 24) | FAILED
 
 
 def raised(token: Token, kind: type[BaseException]) -> None:

@@ -7,17 +7,19 @@ import time
 from _thread import RLock
 
 from otel_trading import _layout as at
+from otel_trading._pure.batch import Batch
+from otel_trading._pure.ids import top_up
 from otel_trading._pure.passes import drain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from threading import Event, Thread
 
-    from otel_trading._native import SpanState
     from otel_trading._pure.mapped import SegmentFile
 
 _LONGEST_PERIOD = 60_000  # ms
 _MOST_KEPT = 1 << 24
+_BLOCK_BYTES = 8 << 20
 _LAST_WAIT = 5.0  # seconds for a pass that is going on
 
 
@@ -85,18 +87,32 @@ def drain_now() -> int:
     return drain.run()
 
 
-def keep(capacity: int, /) -> None:
-    """Keep up to ``capacity`` sampled spans for ``take``; 0, the default, keeps none."""
+def keep(capacity: int, block_bytes: int = _BLOCK_BYTES, /) -> None:
+    """Keep up to ``capacity`` sampled spans, and so many bytes of what they have in the arena, for ``take``.
+
+    More is refused.  0, the default, keeps none.
+    """
     if not 0 <= capacity <= _MOST_KEPT:
         raise ValueError(f"the queue holds at most {_MOST_KEPT} spans")
+    if block_bytes < 0:
+        raise ValueError("the queue can not hold less than no bytes")
     drain.run()  # what was recorded so far falls under what was said so far
     with drain.lock:
         drain.queue.limit = capacity
+        drain.queue.most_bytes = block_bytes
 
 
-def take(limit: int, /) -> list[SpanState]:
+def kept() -> int:
+    """Tell how many are waiting."""
+    return len(drain.queue.spans)
+
+
+def take(limit: int, /) -> Batch:
     """Hand over the oldest kept spans; they count as pending until ``settle``."""
-    return drain.queue.take(limit)
+    if limit < 0:
+        raise ValueError("take() wants a number of spans")
+    with drain.lock:
+        return Batch(drain.queue.take(limit))
 
 
 def settle(exported: tuple[int, int, int, int], refused: tuple[int, int, int, int], /) -> None:
@@ -140,6 +156,7 @@ def open_drain(file: SegmentFile) -> None:
         drain.second = time.perf_counter_ns() // 1_000_000_000
         drain.file = file
     drain.calibrate(file)
+    top_up()
 
 
 def close_drain() -> None:
@@ -155,6 +172,7 @@ def close_drain() -> None:
         for slot, *_ in queue.spans:  # lost to the exporters
             drain.refused[slot[at.OFF_SLOT_TIER] % at.TIERS] += 1
         queue.spans.clear()
+        queue.bytes = 0
         drain.publish(file)
         drain.last_instruments = instrument_table(file)
         drain.file = None

@@ -7,9 +7,9 @@ import struct
 from time import perf_counter_ns as clock
 
 from otel_trading import _layout as at
+from otel_trading._pure.frames import NO_ID, NO_TRACE, top
 from otel_trading._pure.names import names
 from otel_trading._pure.recorder import meta_word, recorder
-from otel_trading._pure.spans import NO_ID, current
 from otel_trading._pure.writer import GATE, observe
 
 TYPE_CHECKING = False
@@ -22,7 +22,6 @@ _SUM = at.OFF_INSTRUMENT_SUM_INT // 8
 _VALUE = at.OFF_INSTRUMENT_VALUE // 8
 _UPDATED = at.OFF_INSTRUMENT_UPDATED // 8
 _INT_MAX = (1 << 63) - 1
-_NO_TRACE = bytes(16)
 _WORD = struct.Struct("<Q")
 _DOUBLE = struct.Struct("<d")
 
@@ -157,9 +156,9 @@ class Histogram(Instrument):
             recorder.fault()
 
     def _observe(self, place: tuple[SegmentFile, int], writer: Writer, number: float) -> None:
-        above = current()
+        above = top()
         if above is None:
-            trace, span, flags = _NO_TRACE, NO_ID, 0
+            trace, span, flags = NO_TRACE, NO_ID, 0
         else:
             trace, span, flags = above.trace, above.span, above.inherited()
         meta = meta_word(self.id, at.SLOT_VALUE << 16, flags, self.tier) | 1 << 48

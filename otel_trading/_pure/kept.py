@@ -1,33 +1,37 @@
-"""The queue between the drain and the exporters: spans, whole, with copies of their attributes."""
+"""The queue between the drain and the exporters: spans, whole, with copies of their arena blocks."""
 
 from __future__ import annotations
 
-import struct
 from collections import deque
 
 from otel_trading import _layout as at
-from otel_trading._pure.instruments import double
-from otel_trading._pure.names import names
+from otel_trading._pure.spanstate import (
+    ARENA,
+    DROPPED,
+    ERROR,
+    FIRST,
+    NOTHING,
+    SECOND,
+    TRACESTATE,
+    block_of,
+    details,
+)
 from otel_trading._pure.writer import ARENA_HEAD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import TypeAlias
 
-    from otel_trading._native import AttributeValue, SpanState
+    from otel_trading._native import SpanState
+    from otel_trading._pure.spanstate import Block
     from otel_trading._pure.writer import Writer
 
-    # of the key's id, the type, and the payload
-    Block: TypeAlias = tuple[int, int, bytes]
-    # of the slot's bytes, the Unix time of tick 0, and the arena blocks, newest first
-    Kept: TypeAlias = tuple[bytes, int, list[Block]]
+    # of the slot's bytes, the Unix time of tick 0, the arena blocks, newest first, and their bytes
+    Kept: TypeAlias = tuple[bytes, int, list[Block], int]
 
-_MOST_ATTRIBUTES = 128
-_LONGEST = 4096
-_BLOCK = struct.Struct(at.FORMAT_BLOCK)
-_FIRST = struct.Struct("<7QHBBBBBB")
-_SECOND = struct.Struct("<4H4BI4QQII")
-_KEY, _TYPE, _ERROR, _VALUE, _TRACESTATE, _DROPPED = 0, 4, 8, 9, 14, 15  # in an unpacked second line
+
+_LONGEST = 8 << 20  # bytes of one record's blocks
 
 
 class Queue:
@@ -35,88 +39,104 @@ class Queue:
 
     def __init__(self) -> None:
         self.limit = 0  # 0: nobody takes spans
+        self.most_bytes = 0  # of their blocks
+        self.bytes = 0
         self.spans: deque[Kept] = deque()
 
-    def take(self, count: int) -> list[SpanState]:
-        """Hand over the oldest."""
-        taken: list[SpanState] = []
-        while len(taken) < count:
-            try:
-                kept = self.spans.popleft()
-            except IndexError:
-                break
-            taken.append(_state(*kept))
+    def put(self, kept: Kept) -> bool:
+        """Add one; False where there is no room.  With the drain's lock held."""
+        if len(self.spans) >= self.limit or (kept[3] and self.bytes + kept[3] > self.most_bytes):
+            return False
+        self.bytes += kept[3]
+        self.spans.append(kept)
+        return True
+
+    def take(self, count: int) -> list[Kept]:
+        """Hand over the oldest.  With the drain's lock held."""
+        taken = [self.spans.popleft() for _ in range(min(count, len(self.spans)))]
+        self.bytes -= sum(kept[3] for kept in taken)
         return taken
 
 
-def blocks_of(writer: Writer, slot: bytes) -> tuple[list[Block], bool]:
-    """Copy a record's arena blocks, newest first, and tell whether one was gone."""
+def blocks_of(writer: Writer, slot: bytes) -> tuple[list[Block], int, int]:
+    """Copy a record's arena blocks, newest first; tell their bytes, and how many are known to be gone."""
     memory, start, size = writer.piece.map, writer.arena, writer.arena_size
     following = int.from_bytes(slot[at.OFF_SLOT_ARENA : at.OFF_SLOT_ARENA + 8], "little")
     blocks: list[Block] = []
-    while following and len(blocks) < _MOST_ATTRIBUTES:
+    total, gone = 0, int(following != 0)
+    while following and len(blocks) < at.MAX_BLOCKS:
         position = following - 1
         place = position & size - 1
         if place + at.SIZE_BLOCK > size:
             break
-        stamp, previous, length, key, kind, _ = _BLOCK.unpack_from(memory, start + place)
+        header = memory[start + place : start + place + at.SIZE_BLOCK]
+        stamp, previous, length, block = block_of(header)
         payload = place + at.SIZE_BLOCK
-        if stamp != position or length > _LONGEST or payload + length > size:
-            return blocks, True
-        blocks.append((key, kind, memory[start + payload : start + payload + length]))
-        if writer.ring[ARENA_HEAD] - position > size:  # overwritten while it was copied
-            blocks.pop()
-            return blocks, True
-        if previous >= following:
+        whole = at.SIZE_BLOCK + length + 7 & -8
+        if (
+            stamp != position
+            or length > at.BLOCK_BYTES
+            or place + whole > size
+            or total + whole > _LONGEST
+            or previous >= following
+        ):
             break
+        kind, key, value, _, depth, counts = block
+        data = memory[start + payload : start + payload + length]
+        if writer.ring[ARENA_HEAD] - position > size:  # overwritten while it was copied
+            break
+        blocks.append((kind, key, value, data, depth, counts))
+        total += whole
+        gone = max(1, depth - 1) if previous else 0
         following = previous
-    return blocks, False
+    return blocks, total, gone
 
 
-def _value(kind: int, word: int) -> AttributeValue | None:
-    if kind == at.TYPE_BOOL:
-        return bool(word)
-    if kind == at.TYPE_INT:
-        return word - (word >> 63 << 64)
-    if kind == at.TYPE_DOUBLE:
-        return double(word)
-    return names.text(word) if kind == at.TYPE_NAME else None
+def unix_times(slot: tuple[int, ...], epoch: int) -> tuple[int, int]:
+    """Give start and end of an unpacked first line; ``epoch`` is the Unix time of tick 0."""
+    start, end, flags = slot[5], slot[6], slot[10]
+    start = start if flags & at.FLAG_START_UNIX else max(0, epoch + start)
+    end = end if flags & at.FLAG_END_UNIX else max(0, epoch + end)
+    return start, end
 
 
-def _attributes(line: tuple[int, ...], count: int, blocks: list[Block]) -> dict[str, AttributeValue]:
-    attributes: dict[str, AttributeValue] = {}
-    inline = set()
-    for i in range(min(count, at.INLINE_ATTRIBUTES)):
-        key, kind = line[_KEY + i], line[_TYPE + i]
-        value = _value(kind, line[_VALUE + i])  # nothing for what is in the arena
-        if value is not None:
-            attributes[names.text(key)] = value
-        if kind != at.TYPE_NONE and key != at.NAME_OTHER:
-            inline.add(key)
-    for key, kind, payload in reversed(blocks):  # oldest first, so that the newest of a key stays
-        if key in inline:
-            continue
-        item: AttributeValue | None
-        if kind == at.TYPE_TEXT:
-            item = payload.decode(errors="replace")
-        else:
-            item = _value(kind, int.from_bytes(payload[:8], "little"))
-        if item is not None:
-            attributes[names.text(key)] = item
-    return attributes
-
-
-def _state(slot: bytes, epoch: int, blocks: list[Block]) -> SpanState:
-    _, high, low, span, parent, start, end, probe, _, status, flags, count, extra, tier = _FIRST.unpack_from(slot)
+def state_of(
+    slot: bytes,
+    epoch: int,
+    blocks: list[Block],
+    limits: tuple[int, int, int],
+    name: Callable[[int], str],
+) -> SpanState:
+    """Give a record of this process; of an open entry the end is 0."""
+    first = FIRST.unpack_from(slot)
+    _, high, low, span, parent, _, _, probe, phase, status, flags, count, extra, tier = first
+    start, end = unix_times(first, epoch)
     error = tracestate = None
-    attributes: dict[str, AttributeValue] = {}
-    dropped = 0
+    found = NOTHING
     if extra:
-        line = _SECOND.unpack_from(slot, at.OFF_SLOT_KEY)
-        error = names.text(line[_ERROR]) if line[_ERROR] else None
-        tracestate = names.text(line[_TRACESTATE]) if line[_TRACESTATE] else None
-        dropped = line[_DROPPED]
-        attributes = _attributes(line, count, blocks)
-    start, end = max(0, epoch + start), max(0, epoch + end)
-    trace = high << 64 | low
-    return probe, tier, trace, span, parent, start, end, status, flags, error, tracestate, attributes, dropped
+        line = SECOND.unpack_from(slot, at.OFF_SLOT_KEY)
+        error = name(line[ERROR]) if line[ERROR] else None
+        found = details(line, count, blocks, limits, name) if count or line[ARENA] or line[DROPPED] else NOTHING
+        tracestate = name(line[TRACESTATE]) if line[TRACESTATE] else found[-1]
+    attributes, dropped, own, description, events, links, no_events, no_links, _ = found
+    return (
+        probe,
+        tier,
+        high << 64 | low,
+        span,
+        parent,
+        start,
+        0 if phase == at.SLOT_OPEN else end,
+        status,
+        flags,
+        error,
+        tracestate,
+        dict(attributes),
+        dropped,
+        own,
+        description,
+        list(events),
+        list(links),
+        no_events,
+        no_links,
+    )

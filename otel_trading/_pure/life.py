@@ -10,6 +10,7 @@ from otel_trading._pure import host, ids
 from otel_trading._pure.attributes import failed
 from otel_trading._pure.mapped import SegmentFile, Settings
 from otel_trading._pure.names import names
+from otel_trading._pure.orders import table as orders
 from otel_trading._pure.recorder import recorder
 from otel_trading._pure.writer import OPEN, STATE, finish, flag
 
@@ -28,6 +29,8 @@ def open(  # noqa: A001  the backend's interface
     open_spans: int,
     arena_bytes: int,
     max_names: int,
+    max_orders: int,
+    limits: tuple[int, int, int, int, int, int, int],
     /,
 ) -> None:
     """Lay a segment out in the empty file ``fd`` (which is duplicated), publish it, start recording.
@@ -38,7 +41,11 @@ def open(  # noqa: A001  the backend's interface
     with recorder.lock:
         if recorder.file is not None or recorder.writers:  # the latter: it is being closed
             raise RuntimeError("a segment is open already")
-        file = SegmentFile(fd, bytes(resource), Settings(main_slots, thread_slots, open_spans, arena_bytes, max_names))
+        file = SegmentFile(
+            fd,
+            bytes(resource),
+            Settings(main_slots, thread_slots, open_spans, arena_bytes, max_names, max_orders, limits),
+        )
         try:
             recorder.add_ring(file, file.piece, file.size, main=True)
             names.open(file)
@@ -49,6 +56,8 @@ def open(  # noqa: A001  the backend's interface
             raise
         recorder.reopen = None
         recorder.inherited = False
+        recorder.limits = limits
+        recorder.longest, recorder.event_longest = (None if most == at.NO_LIMIT else most for most in limits[5:7])
         file.publish()
         recorder.file = file
         recorder.gate = file.map
@@ -89,6 +98,7 @@ def _after_fork_in_child() -> None:
     ids.reseed()
     recorder.after_fork_in_child()
     host.forked()
+    orders.forked()
 
 
 if hasattr(os, "register_at_fork"):

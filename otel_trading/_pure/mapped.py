@@ -34,14 +34,25 @@ _generations = count(1 << 20, 1 << 20)
 class Settings:
     """What ``open`` was asked for."""
 
-    __slots__ = ("arena_bytes", "main_slots", "max_names", "open_spans", "thread_slots")
+    __slots__ = ("arena_bytes", "limits", "main_slots", "max_names", "max_orders", "open_spans", "thread_slots")
 
-    def __init__(self, main_slots: int, thread_slots: int, open_spans: int, arena_bytes: int, max_names: int) -> None:
+    def __init__(
+        self,
+        main_slots: int,
+        thread_slots: int,
+        open_spans: int,
+        arena_bytes: int,
+        max_names: int,
+        max_orders: int,
+        limits: tuple[int, int, int, int, int, int, int],
+    ) -> None:
         self.main_slots = main_slots
         self.thread_slots = thread_slots
         self.open_spans = open_spans
         self.arena_bytes = arena_bytes
         self.max_names = max_names
+        self.max_orders = max_orders
+        self.limits = limits
 
     def are_possible(self) -> bool:
         """Tell whether a segment can be like that."""
@@ -115,6 +126,7 @@ class SegmentFile:
         "lock",
         "map",
         "names",
+        "orders",
         "piece",
         "probes",
         "rings",
@@ -137,6 +149,7 @@ class SegmentFile:
         self.instruments = place.take(at.SIZE_INSTRUMENT * at.MAX_INSTRUMENTS)
         self.names = place.take(at.SIZE_NAME * settings.max_names)
         self.text = place.take(_TEXT_BYTES)
+        self.orders = place.take(at.SIZE_ORDER * settings.max_orders)
         self.size = place.offset
         self.fd = os.dup(fd)
         try:
@@ -177,6 +190,12 @@ class SegmentFile:
         halves[at.OFF_HEADER_MAX_PROBES // 4] = at.MAX_PROBES
         halves[at.OFF_HEADER_MAX_INSTRUMENTS // 4] = at.MAX_INSTRUMENTS
         halves[at.OFF_HEADER_MAX_NAMES // 4] = self.settings.max_names
+        halves[at.OFF_HEADER_MAX_ORDERS // 4] = self.settings.max_orders
+        words[at.OFF_HEADER_ORDERS_OFFSET // 8] = self.orders
+        limits = self.settings.limits
+        halves[at.OFF_HEADER_ATTRIBUTE_LIMIT // 4] = limits[0]
+        halves[at.OFF_HEADER_EVENT_LIMIT // 4] = limits[1]
+        halves[at.OFF_HEADER_LINK_LIMIT // 4] = limits[2]
         halves[at.OFF_HEADER_RESOURCE_BYTES // 4] = len(resource)
         self.map[at.OFF_HEADER_RESOURCE : at.OFF_HEADER_RESOURCE + len(resource)] = resource
         for tier in range(at.TIERS):

@@ -97,16 +97,35 @@ class Names:
                 return at.NAME_OTHER
         return number
 
+    def key(self, text: str) -> int:
+        """Give the id of an attribute's key; NAME_NONE, counted, where it has no room."""
+        number = self._append(text) if text else at.NAME_NONE
+        if number == at.NAME_NONE:
+            self._refused()
+        return number
+
     def value(self, text: str) -> int:
-        """Give the id of a text that is worth one, else NAME_NONE."""
+        """Give the id of a text that is worth one, else NAME_NONE; values find room in its first half."""
         if len(text) > _SHORT:
             return at.NAME_NONE
         number = self.ids.get(text)
-        if number is None:
-            if not text.isascii() and len(text.encode(errors="replace")) > _SHORT:
-                return at.NAME_NONE
-            number = self._append(text)
-        return number
+        if number is not None:
+            return number
+        if not text.isascii() and len(text.encode(errors="replace")) > _SHORT:
+            return at.NAME_NONE
+        return self.tracestate(text)
+
+    def tracestate(self, text: str) -> int:
+        """Give the id of a text of any length that is no name, by the same rule; NAME_NONE where it has no room."""
+        number = self.ids.get(text)
+        if number is not None:
+            return number
+        file = self._file
+        if file is None or self._count >= file.settings.max_names // 2:
+            return at.NAME_NONE
+        if self._used >= file.words[at.OFF_HEADER_TEXT_BYTES // 8] // 2:
+            return at.NAME_NONE
+        return self._append(text)
 
     def text(self, number: int) -> str:
         """Give the text of an id, "other" for an unknown one."""
@@ -124,7 +143,8 @@ class Names:
         file = self._file
         if file is None:
             return
-        entry = (self.name(probe.name), probe.tier, probe.leaf, probe.kind, 0, probe.sla_ns)
+        scope = self.name(probe.scope)
+        entry = (self.name(probe.name), probe.tier, probe.leaf, probe.kind, 0, probe.sla_ns, scope, 0)
         _PROBE.pack_into(file.map, file.probes + at.SIZE_PROBE * number, *entry)
         file.halves[at.OFF_HEADER_PROBE_COUNT // 4] = number + 1
 

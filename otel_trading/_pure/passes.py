@@ -14,6 +14,7 @@ from math import frexp
 
 from otel_trading import _layout as at
 from otel_trading._pure.aggregate import Aggregate, Batch
+from otel_trading._pure.ids import top_up
 from otel_trading._pure.instruments import double
 from otel_trading._pure.kept import Queue, blocks_of
 from otel_trading._pure.mapped import CONTROL
@@ -37,8 +38,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from otel_trading._native import ExemplarState
-    from otel_trading._pure.kept import Block, Kept
+    from otel_trading._pure.kept import Kept
     from otel_trading._pure.mapped import SegmentFile
+    from otel_trading._pure.spanstate import Block
     from otel_trading._pure.writer import Writer
 
 _BATCH = 1024  # records
@@ -114,7 +116,10 @@ class _Found:
         self.sla_breaches = 0
         if state & STATE == SPAN:
             ends, starts = copy.ends, copy.starts
-            durations = [ends[place] - starts[place] for place in places]
+            flags = state >> FLAGS
+            # Unix time minus ticks, where one is the one and the other the other.
+            ahead = epoch * ((not flags & at.FLAG_END_UNIX) - (not flags & at.FLAG_START_UNIX))
+            durations = [ends[place] - starts[place] + ahead for place in places]
             self.batch = Batch.of_durations(durations)
             sla_ns = probes[self.probe].sla_ns if self.probe < len(probes) else 0
             if sla_ns:
@@ -129,6 +134,7 @@ class _Found:
     def _exemplars(self, copy: _Copy, values: dict[int, float], epoch: int) -> list[ExemplarState]:
         """Give the latest record of each power of two."""
         latest = {frexp(values[place])[1]: place for place in self.taken}
+        epoch *= not self.state >> FLAGS & at.FLAG_END_UNIX
         exemplars = []
         for place in latest.values():
             high, low, span = copy.words[_SLOT * place + 1 : _SLOT * place + 4].tolist()
@@ -174,6 +180,7 @@ class Drain:
         if file is None:
             return 0
         began = time.thread_time_ns()
+        top_up()
         self.calibrate(file)
         self._rotate()
         handled = sum(self._drain_ring(file, writer) for writer in list(recorder.writers))
@@ -205,7 +212,7 @@ class Drain:
             words[_CALIBRATION + 3] = ticks
             words[_CALIBRATION + 4] = _NS_PER_TICK
             words[_CALIBRATION] = seq + 2
-            self.epoch = unix_ns - ticks
+            self.epoch = recorder.epoch = unix_ns - ticks
 
     def _rotate(self) -> None:
         """End the seconds that have gone by."""
@@ -284,10 +291,11 @@ class Drain:
         for place in sorted(chain.from_iterable(group.taken for group in spans)):
             slot = copy.slot(place)
             blocks: list[Block] = []
+            size = 0
             if copy.states[place] & EXTRA:
-                blocks, lost = blocks_of(writer, slot)
+                blocks, size, lost = blocks_of(writer, slot)
                 gone += lost
-            kept.append((slot, self.epoch, blocks))
+            kept.append((slot, self.epoch, blocks, size))
         return kept, gone
 
     def _add(self, writer: Writer, found: list[_Found], kept: list[Kept]) -> None:
@@ -304,10 +312,9 @@ class Drain:
             ring[_DRAINED + tier] = ring[_DRAINED + tier] + count
             self.sampled_out[tier] += count - (len(group.taken) if queue.limit else 0)
             self._feed(self.probes, group)
-        room = max(0, queue.limit - len(queue.spans))
-        queue.spans.extend(kept[:room])
-        for slot, *_ in kept[room:]:
-            self.refused[slot[at.OFF_SLOT_TIER] % at.TIERS] += 1
+        for one in kept:
+            if not queue.put(one):
+                self.refused[one[0][at.OFF_SLOT_TIER] % at.TIERS] += 1
 
     def _feed(self, aggregates: dict[int, Aggregate], group: _Found) -> None:
         aggregate = aggregates.get(group.probe)

@@ -64,6 +64,7 @@ def _probe(probe: Probe) -> dict[str, Any]:
         "sla_ns": probe.sla_ns,
         "count": distribution["total"][1],
         "kind": probe.kind,
+        "scope": probe.scope,
         "errors": 0 if aggregate is None else aggregate.errors,
         "sla_breaches": 0 if aggregate is None else aggregate.sla_breaches,
         **distribution,

@@ -6,10 +6,12 @@ from time import perf_counter_ns as clock
 
 from otel_trading import _layout as at
 from otel_trading._pure.attributes import raised, set_tracestate
-from otel_trading._pure.ids import next_root, next_span
+from otel_trading._pure.frames import NO_ID, top
+from otel_trading._pure.ids import new_root, new_span, next_root, next_span
 from otel_trading._pure.names import names
 from otel_trading._pure.recorder import MASK, here, meta_word, recorder
-from otel_trading._pure.spans import NO_ID, Span, current, innermost
+from otel_trading._pure.spans import Span, innermost
+from otel_trading._pure.whole import whole
 from otel_trading._pure.writer import (
     FREE,
     GATE,
@@ -31,7 +33,7 @@ from otel_trading._pure.writer import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from otel_trading._native import AttributeValue
@@ -94,13 +96,14 @@ def _half(probe: Probe, leaving: bool) -> Span:  # noqa: FBT001
 def _pair(place: Writer | _Pending, probe: Probe, leaving: bool) -> Span:  # noqa: FBT001
     span = place.pending
     if span is not None and span.probe is probe and span.wants_leaving is leaving:
-        place.pending = span.prev
+        place.pending = span.prev  # type: ignore[assignment]  # a span that waits too
         span.prev = None
         return span
     span = Span(probe)
     span.wants_leaving = not leaving
     # Others wait below it where a signal's handler came in between, or where nobody asked for the second half.
-    span.prev = below = place.pending
+    below: Any = place.pending
+    span.prev = below
     depth = 1
     while below is not None:
         depth += 1
@@ -132,6 +135,7 @@ class Probe:
         "leaf_word",
         "name",
         "recorded",
+        "scope",
         "shut",
         "sla_ns",
         "span_done",
@@ -140,10 +144,19 @@ class Probe:
         "tier",
     )
 
-    def __init__(self, name: str, tier: int = 1, sla_ns: int = 0, leaf: bool = False, kind: int = 0) -> None:  # noqa: FBT001, FBT002
-        """Register it.  Raises ValueError for a tier or kind that there is not, TypeError where ``name`` is no text."""
-        if not isinstance(name, str):
-            raise TypeError(f"a probe's name is text, not {type(name).__name__}")
+    def __init__(
+        self,
+        name: str,
+        tier: int = 1,
+        sla_ns: int = 0,
+        leaf: bool = False,  # noqa: FBT001, FBT002
+        kind: int = 0,
+        scope: str = "",
+    ) -> None:
+        """Register it.  Raises ValueError for a tier or kind that there is not, TypeError where a text is none."""
+        for text in (name, scope):
+            if not isinstance(text, str):
+                raise TypeError(f"a probe's name and scope are text, not {type(text).__name__}")
         if not 0 <= tier < at.TIERS or not 0 <= kind <= _MOST_KIND:
             raise ValueError("tier is 0 to 3, kind 0 to 4")
         self.name = name
@@ -151,6 +164,7 @@ class Probe:
         self.sla_ns = sla_ns & (1 << 64) - 1
         self.leaf = bool(leaf)
         self.kind = kind
+        self.scope = scope
         self._numbered(names.register_probe(self))
 
     def _numbered(self, number: int) -> None:
@@ -170,6 +184,7 @@ class Probe:
         """Make the probe that stands for all that came too late."""
         probe = cls.__new__(cls)
         probe.name, probe.tier, probe.sla_ns, probe.leaf, probe.kind = name, 1, 0, False, 0
+        probe.scope = ""
         probe._numbered(number)
         return probe
 
@@ -226,19 +241,19 @@ class Probe:
             if writer.gate[0] != self.known or parent is not None:
                 return self._start(parent)
             token = writer.pool.popleft()
-        except (AttributeError, IndexError):
+            if getrefcount(token) != FREE:
+                writer.replace(token)
+                return self._start(parent)
+            above = top()
+            if above is None:
+                begin_root(token.map, token.place, ODD, next_root(), clock(), self.leaf_open)
+            elif above.plain:
+                begin_child(token.map, token.place, ODD, above.trace, next_span(), above.span, clock(), self.leaf_open)
+            else:
+                writer.pool.append(token)
+                return self._start(None)
+        except (AttributeError, IndexError):  # no ring, token, or id; a token that was taken is given back by its end
             return self._start(parent)
-        if getrefcount(token) != FREE:
-            writer.replace(token)
-            return self._start(parent)
-        above = current()
-        if above is None:
-            begin_root(token.map, token.place, ODD, next_root(), clock(), self.leaf_open)
-        elif above.plain:
-            begin_child(token.map, token.place, ODD, above.trace, next_span(), above.span, clock(), self.leaf_open)
-        else:
-            writer.pool.append(token)
-            return self._start(above)
         token.words[token.word] = seq = token.seq
         token.seq = seq + 2
         token.probe = self
@@ -250,10 +265,10 @@ class Probe:
         if opened is None:
             return INERT
         writer, threshold = opened
-        above = parent if isinstance(parent, Span) and parent.span != NO_ID else current()
+        above = parent if isinstance(parent, Span) and parent.span != NO_ID else top()
         tracestate: str | None = None
-        if above is None:
-            trace, over, flags = next_root()[:16], NO_ID, at.FLAG_LEAF
+        if above is None or above.span == NO_ID:
+            trace, over, flags = new_root()[:16], NO_ID, at.FLAG_LEAF
         else:
             trace, over, flags = above.trace, above.span, at.FLAG_LEAF | above.inherited()
             tracestate = above.tracestate
@@ -267,7 +282,7 @@ class Probe:
             set_tracestate(token, tracestate)
         words = token.words
         word = words[token.meta] | self.leaf_word | flags << 32
-        begin_child(token.map, token.place, ODD, trace, next_span(), over, clock(), word.to_bytes(8, "little"))
+        begin_child(token.map, token.place, ODD, trace, new_span(), over, clock(), word.to_bytes(8, "little"))
         words[token.word] = seq = token.seq
         token.seq = seq + 2
         if word == self.leaf_word:
@@ -333,6 +348,22 @@ class Probe:
         if error is not None:
             raised(token, type(error))
         _finish(token, end)
+
+    def record(
+        self,
+        parent: Span | None,
+        start_unix_ns: int,
+        end_unix_ns: int,
+        error: bool,  # noqa: FBT001  the backend's interface
+        attributes: Mapping[str, Any] | None,
+        /,
+    ) -> Span:
+        """Record a whole span at once; nothing becomes current.  Gives the ended span, a parent for others.
+
+        Times of 0 mean now.  ``error`` is status ERROR without an exception.  Raises TypeError where a time is no int,
+        or the attributes are no mapping.
+        """
+        return whole(Span(self), parent, start_unix_ns, end_unix_ns, error, attributes)
 
 
 def _finish(token: Token, end: int) -> None:

@@ -1,7 +1,7 @@
 """Read a segment, of any process, dead or alive.
 
 The file is hostile: see segment_file.py for how it is fetched.  What a call may use is bounded by its limit and by
-what the file really holds: a ring's slots are visited once, and an arena block belongs to one span.
+what the file really holds: a ring's slots are visited once, and its arena gives a few times its size.
 """
 
 from __future__ import annotations
@@ -10,25 +10,24 @@ import struct
 import time
 
 from otel_trading import _layout as at
-from otel_trading._pure.segment_file import LONGEST_TEXT, WORD, SegmentFile, signed, u32, u64
+from otel_trading._pure import order_reader as orders
+from otel_trading._pure.segment_file import LAST_TIME, WORD, SegmentFile, u32, u64
+from otel_trading._pure.spanstate import ARENA, ERROR, NOTHING, TRACESTATE, block_of, details
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from otel_trading._native import AttributeValue, SpanState
+    from otel_trading._native import OrderState, SpanState
     from otel_trading._pure.segment_file import Ring
+    from otel_trading._pure.spanstate import Block
 
 _BATCH = 256  # slots fetched at once: 32 KiB
-_MOST_ATTRIBUTES = 128  # of one span; writers stop there
 _TRIES = 16
 _STATE = 8  # where `state` is in an unpacked slot
 
 _SLOT = struct.Struct(at.FORMAT_SLOT)
-_BLOCK = struct.Struct(at.FORMAT_BLOCK)
 _PROBE = struct.Struct(at.FORMAT_PROBE)
-_WORD = struct.Struct("<Q")
-_DOUBLE = struct.Struct("<d")
 
 _CLOCKS = {at.CLOCK_MONOTONIC_NS: "monotonic", at.CLOCK_TSC: "tsc", at.CLOCK_CNTVCT: "cntvct"}
 
@@ -43,6 +42,9 @@ class Reader:
 
     def __init__(self, fd: int, /) -> None:
         self._file = SegmentFile(fd)
+        header = self._file.header
+        fields = (at.OFF_HEADER_ATTRIBUTE_LIMIT, at.OFF_HEADER_EVENT_LIMIT, at.OFF_HEADER_LINK_LIMIT)
+        self._limits = (u32(header, fields[0]), u32(header, fields[1]), u32(header, fields[2]))
         self._next = [0] * at.MAX_RINGS  # number of the first record not yet read, a ring
         self._missed = 0
         self._torn = 0
@@ -173,90 +175,72 @@ class Reader:
         ):
             self._torn += 1
             return None
-        attributes: dict[str, AttributeValue] = {}
         error = tracestate = None
-        dropped = 0
-        if extra:
-            error_id, arena, tracestate_id, dropped = slot[19], slot[24], slot[25], slot[26]
-            error = self._file.name(error_id) if error_id else None
-            tracestate = self._file.name(tracestate_id) if tracestate_id else None
-            blocks = self._blocks(index, ring, arena) if arena else []
-            attributes = self._attributes(slot[14 : 14 + count], slot[18], slot[20:24], blocks)
+        found = NOTHING
+        if extra & at.EXTRA_LINE:
+            line = (*slot[14:18], *slot[18], *slot[19:])
+            error = self._file.name(line[ERROR]) if line[ERROR] else None
+            blocks = self._blocks(index, ring, line[ARENA]) if line[ARENA] else []
+            found = details(line, count, blocks, self._limits, self._file.name)
+            tracestate = self._file.name(line[TRACESTATE]) if line[TRACESTATE] else found[-1]
+        attributes, dropped, own, description, events, links, no_events, no_links, _ = found
         return (
             probe,
             tier,
             high << 64 | low,
             span_id,
             parent_id,
-            self._file.unix_ns(start),
-            0 if state == at.SLOT_OPEN else self._file.unix_ns(end),
+            self._time(start, flags & at.FLAG_START_UNIX),
+            0 if state == at.SLOT_OPEN else self._time(end, flags & at.FLAG_END_UNIX),
             status,
             flags,
             error,
             tracestate,
-            attributes,
+            dict(attributes),
             dropped,
+            own,
+            description,
+            list(events),
+            list(links),
+            no_events,
+            no_links,
         )
 
-    def _attributes(
-        self,
-        keys: tuple[int, ...],
-        types: bytes,
-        words: tuple[int, ...],
-        blocks: list[tuple[int, int, bytes]],
-    ) -> dict[str, AttributeValue]:
-        attributes: dict[str, AttributeValue] = {}
-        inline: set[int] = set()
-        for key, kind, word in zip(keys, types, words, strict=False):
-            value = self._value(kind, word)
-            if value is not None:
-                attributes[self._file.name(key)] = value
-                inline.add(key)
-        inline.discard(at.NAME_OTHER)  # stands for many
-        for key, kind, payload in reversed(blocks):  # so that the newest of a key stays
-            if key in inline:
-                continue
-            text = kind == at.TYPE_TEXT
-            value = payload.decode("utf-8", "replace") if text else self._value(kind, u64(payload, 0))
-            if value is not None:
-                attributes[self._file.name(key)] = value
-        return attributes
+    def _time(self, time: int, is_unix: int) -> int:
+        if is_unix:
+            return time if time <= LAST_TIME else 0
+        return self._file.unix_ns(time)
 
-    def _value(self, kind: int, word: int) -> AttributeValue | None:
-        if kind == at.TYPE_INT:
-            return signed(word)
-        if kind == at.TYPE_DOUBLE:
-            number: float = _DOUBLE.unpack(_WORD.pack(word))[0]
-            return number
-        if kind == at.TYPE_NAME:
-            return self._file.name(word)
-        return word != 0 if kind == at.TYPE_BOOL else None
-
-    def _blocks(self, index: int, ring: Ring, newest: int) -> list[tuple[int, int, bytes]]:
-        """Follow a span's arena blocks, newest first: (key, type, payload)."""
-        blocks: list[tuple[int, int, bytes]] = []
+    def _blocks(self, index: int, ring: Ring, newest: int) -> list[Block]:
+        """Follow a span's arena blocks, newest first."""
+        blocks: list[Block] = []
         positions: list[int] = []
         link = newest
-        while link and len(blocks) < _MOST_ATTRIBUTES:
+        while link and len(blocks) < at.MAX_BLOCKS:
             position = link - 1
             offset = position % ring.arena_bytes
-            size = min(at.SIZE_BLOCK + LONGEST_TEXT, ring.arena_bytes - offset)
-            data = self._file.fetch(ring.arena + offset, size)
-            if position % 8 or position in ring.claimed or size < at.SIZE_BLOCK or data is None:
+            if position % 8 or offset + at.SIZE_BLOCK > ring.arena_bytes:
                 break
-            stamp, previous, length, key, kind, purpose = _BLOCK.unpack_from(data)
-            payload = data[at.SIZE_BLOCK :][:length]
+            header = self._file.fetch(ring.arena + offset, at.SIZE_BLOCK)
+            if header is None:
+                break
+            stamp, previous, length, block = block_of(header)
+            whole = at.SIZE_BLOCK + length + 7 & -8
             if (
                 stamp != position
                 or previous >= link
-                or purpose != 1
-                or len(payload) != length
-                or (kind != at.TYPE_TEXT and length != _WORD.size)
+                or length > at.BLOCK_BYTES
+                or offset + whole > ring.arena_bytes
+                or whole > ring.room
+                or (positions and position + whole > positions[-1])
             ):
                 break
-            ring.claimed.add(position)
+            payload = self._file.fetch(ring.arena + offset + at.SIZE_BLOCK, length)
+            if payload is None:
+                break
+            ring.room -= whole
             positions.append(position)
-            blocks.append((key, kind, payload))
+            blocks.append((*block[:3], payload, *block[4:]))
             link = previous
         # The writer moves its head before it writes, so this tells which of the copies it may have disturbed.
         head = self._file.ring_word(index, at.OFF_RING_ARENA_HEAD)
@@ -267,15 +251,25 @@ class Reader:
 
     # ---- tables ----
 
-    def probes(self) -> list[tuple[str, int, int, bool, int]]:
-        """(name, tier, sla_ns, leaf, kind), by probe id."""
+    def probes(self) -> list[tuple[str, int, int, bool, int, str]]:
+        """(name, tier, sla_ns, leaf, kind, scope), by probe id."""
         self._file.refresh()
         count = self._file.probe_count()
         table = self._file.fetch(self._file.probe_table, count * at.SIZE_PROBE) or b""
         return [
-            (self._file.name(name), tier % at.TIERS, sla_ns, leaf != 0, kind)
-            for name, tier, leaf, kind, _, sla_ns in _PROBE.iter_unpack(table)
+            (self._file.name(name), tier % at.TIERS, sla_ns, leaf != 0, kind, self._file.name(scope) if scope else "")
+            for name, tier, leaf, kind, _, sla_ns, scope, _ in _PROBE.iter_unpack(table)
         ]
+
+    def order(self, key: str, /) -> OrderState | None:
+        """Give what is known of an order."""
+        self._file.refresh()
+        return orders.find(self._file, key)
+
+    def orders(self) -> list[tuple[str, OrderState]]:
+        """Give all orders of the table."""
+        self._file.refresh()
+        return orders.every(self._file)
 
     def accounts(self) -> list[dict[str, int]]:
         """One dict a tier with recorded, exported, sampled_out, overwritten, refused, pending.

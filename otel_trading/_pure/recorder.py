@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 MASK = (1 << at.SAMPLE_BITS) - 1
 """A trace's randomness in its low word."""
+NO_LIMITS = (at.NO_LIMIT,) * 7
+"""Attributes, events and links of a span, attributes of an event and of a link, characters of a text."""
 _SWITCHES = at.OFF_CONTROL_SWITCHES
 
 
@@ -53,6 +55,10 @@ class Recorder:
         self.file: SegmentFile | None = None  # while it records
         self.gate: mmap.mmap | bytes = OFF  # the file's map, for what needs no ring
         self.writers: list[Writer] = []
+        self.limits = NO_LIMITS
+        self.longest: int | None = None  # characters of a text, by these limits
+        self.event_longest: int | None = None  # of one in an event or a link
+        self.epoch = 0  # Unix time of tick 0, as the drain has found it
         self.reopen: Callable[[], None] | None = None
         self.reopening = False
         self.claiming = False

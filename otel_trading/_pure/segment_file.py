@@ -7,14 +7,15 @@ import struct
 
 from otel_trading import _layout as at
 
-LONGEST_TEXT = 4096  # bytes of an attribute's value or a name; writers cut there
 WORD = (1 << 64) - 1
 _MOST_NAMES = 65_535
+_MOST_ORDERS = 1 << 20
 _MOST_NAME_BYTES = 1 << 26  # of all names together; writers have 1 MiB
 _MOST_SLOTS = 1 << 24
 _MOST_OPEN = 1 << 20
 _MOST_ARENA = 1 << 30
-_LAST_TIME = (1 << 63) - 1  # ns since 1970
+_MOST_BLOCK_BYTES = 1 << 28
+LAST_TIME = (1 << 63) - 1  # ns since 1970
 _SLOWEST, _FASTEST = 1e6, 1e-6  # ns a tick: no clock lies outside
 _TRIES = 16
 
@@ -37,6 +38,7 @@ _TABLES = (
         at.MAX_INSTRUMENTS,
     ),
     ("names", at.OFF_HEADER_NAMES_OFFSET, at.OFF_HEADER_MAX_NAMES, at.SIZE_NAME, _MOST_NAMES),
+    ("orders", at.OFF_HEADER_ORDERS_OFFSET, at.OFF_HEADER_MAX_ORDERS, at.SIZE_ORDER, _MOST_ORDERS),
 )
 
 
@@ -73,7 +75,9 @@ class Ring:
         self.capacity = u32(header, at.OFF_RING_CAPACITY)
         self.open_capacity = u32(header, at.OFF_RING_OPEN_CAPACITY)
         self.head = u64(header, at.OFF_RING_HEAD)
-        self.claimed: set[int] = set()  # positions of arena blocks that have found their span
+        # Bytes of arena blocks that one call reads, however often a damaged file counts the same ones; a good arena may
+        # come round several times meanwhile.
+        self.room = max(self.arena_bytes, min(16 * self.arena_bytes, _MOST_BLOCK_BYTES))
 
     def lies_within(self, size: int) -> bool:
         """Tell whether all of the ring is within ``size`` bytes, and of a size that a ring can have."""
@@ -124,6 +128,8 @@ class SegmentFile:
         self._most_names = u32(self.header, at.OFF_HEADER_MAX_NAMES)
         self.control = u64(self.header, at.OFF_HEADER_CONTROL_OFFSET)
         self.accounts = u64(self.header, at.OFF_HEADER_ACCOUNTS_OFFSET)
+        self.orders = u64(self.header, at.OFF_HEADER_ORDERS_OFFSET)
+        self.most_orders = u32(self.header, at.OFF_HEADER_MAX_ORDERS)
         self._ring_headers = u64(self.header, at.OFF_HEADER_RINGS_OFFSET)
         self.probe_table = u64(self.header, at.OFF_HEADER_PROBES_OFFSET)
         self._name_table = u64(self.header, at.OFF_HEADER_NAMES_OFFSET)
@@ -184,13 +190,17 @@ class SegmentFile:
         expected = u64(header, at.OFF_HEADER_FILE_BYTES)
         if expected > self._size:
             raise ValueError(f"truncated: the file has {self._size} of {expected} bytes")
+        self._check_tables(header)
+        return header
+
+    def _check_tables(self, header: bytes) -> None:
         for name, offset_field, count_field, each, most in _TABLES:
             count = 1 if count_field is None else u32(header, count_field)
-            if count > most:
+            if count > most or (count_field == at.OFF_HEADER_MAX_ORDERS and count & (count - 1)):
                 raise ValueError(f"damaged: the table of {name} is larger than the format allows")
-            self._check_region(name, u64(header, offset_field), count * each)
+            if count:
+                self._check_region(name, u64(header, offset_field), count * each)
         self._check_region("texts", u64(header, at.OFF_HEADER_TEXT_OFFSET), u64(header, at.OFF_HEADER_TEXT_BYTES))
-        return header
 
     def _check_region(self, name: str, offset: int, size: int) -> None:
         if offset % 8 or offset < at.PAGE or offset + size > self._size:
@@ -221,7 +231,7 @@ class SegmentFile:
         difference = signed((ticks - self._anchor_ticks) & WORD)
         # a float has 53 bits: enough for the 100 days around the anchor, to the nanosecond
         moment = self._anchor_unix_ns + int(difference * self._ns_per_tick)
-        return min(max(moment, 0), _LAST_TIME)
+        return min(max(moment, 0), LAST_TIME)
 
     def ring_count(self) -> int:
         """Give how many rings there were at the last refresh."""
@@ -265,7 +275,7 @@ class SegmentFile:
         if entry is None:
             return "other"
         offset, size = _NAME.unpack(entry)
-        if size > min(LONGEST_TEXT, self._name_room) or offset + size > self._text_bytes:
+        if size > min(at.NAME_BYTES, self._name_room) or offset + size > self._text_bytes:
             return "other"
         text = self.fetch(self._text + offset, size)
         if text is None:

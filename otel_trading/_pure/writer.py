@@ -44,13 +44,16 @@ TO_SPAN = OPEN ^ SPAN
 FAILED = at.STATUS_ERROR << 24
 FLAGS = 32
 COUNT = 40
-EXTRA = 1 << 48
+EXTRA = at.EXTRA_LINE << 48
+IN_ARENA = at.EXTRA_ARENA << 48
 TIER = 56
 
 # Indices of an entry's words.
 META = at.OFF_SLOT_PROBE // 8
 KEYS = at.OFF_SLOT_KEY // 8
 TYPES = at.OFF_SLOT_TYPE // 8  # the high half is the error's name
+SPAN_ID = at.OFF_SLOT_SPAN_ID // 8
+START = at.OFF_SLOT_START // 8
 VALUES = at.OFF_SLOT_VALUE // 8
 ARENA = at.OFF_SLOT_ARENA // 8
 LAST = at.OFF_SLOT_TRACESTATE // 8  # the high half counts what was dropped
@@ -86,6 +89,8 @@ class Token:
 
     __slots__ = (
         "__weakref__",
+        "counts",
+        "depth",
         "head",
         "index",
         "map",
@@ -112,6 +117,8 @@ class Token:
     second: slice  # the second line
     seq: int  # the next even sequence number
     index: int  # of the entry, in its table
+    depth: int  # blocks that the entry has in the arena; worth nothing before it has a second line
+    counts: int  # events among them; from bit 16 on links
 
     def __del__(self) -> None:
         """Write what was dropped open as abandoned, and give the entry back."""
@@ -334,6 +341,7 @@ def second_line(token: Token) -> None:
     if words[meta] & EXTRA:
         return
     words[word + KEYS] = words[word + TYPES] = words[word + ARENA] = words[word + LAST] = 0
+    token.depth = token.counts = 0
     words[meta] = words[meta] | EXTRA
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from otel_trading.segment.control import Control
 from otel_trading.segment.directory import default_directory, prepare_directory
-from otel_trading.segment.files import CreatedSegment, FoundSegment, attach, create, segments
+from otel_trading.segment.files import CreatedSegment, FoundSegment, attach, create, release, segments
 from otel_trading.segment.resource import resource_json, service_name
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "create",
     "default_directory",
     "prepare_directory",
+    "release",
     "resource_json",
     "segments",
     "service_name",

@@ -25,11 +25,13 @@ from otel_trading.segment.resource import service_name
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
     from otel_trading._native import Reader
 
 _SUFFIX = ".seg"
-_KEPT = 8  # segments of dead processes
+_KEPT = 8  # segments of processes that died
+_KEPT_CLOSED = 16  # segments of processes that were shut down with open orders; little is in them
 _LONGEST_NAME = 64  # characters of the service in a file's name
 _TRIES = 16
 # O_NONBLOCK: opening a pipe that somebody has planted must not wait for its other end
@@ -72,7 +74,7 @@ class FoundSegment:
         self.service = _service(header)
         theirs = _word(header, at.OFF_HEADER_BOOT_ID, 8), _word(header, at.OFF_HEADER_BOOT_ID + 8, 8)
         same_boot = theirs == boot or not any(theirs) or not any(boot)
-        self.alive = same_boot and is_alive(self.pid, _word(header, at.OFF_HEADER_PROCESS_START, 8))
+        self.alive = not self.closed and same_boot and is_alive(self.pid, _word(header, at.OFF_HEADER_PROCESS_START, 8))
 
     def __repr__(self) -> str:
         state = "alive" if self.alive else "dead"
@@ -102,7 +104,8 @@ def _file_name(service: str, created_ns: int) -> str:
 def create(service: str | None = None, directory: str | os.PathLike[str] | None = None) -> CreatedSegment:
     """Make an empty file for this process's segment, with mode 0600; the recorder's ``open`` lays it out.
 
-    Before it, the oldest segments of dead processes are removed, but for the newest 8.
+    Before it, the oldest segments of ended processes are removed: but for the newest 8 of those that died, and the
+    newest 16 of those that were shut down with open orders.
     Raises SegmentDirectoryError where the directory is not safe, SegmentSpaceError where there is no room.
     """
     where = os.path.abspath(os.fsdecode(directory) if directory is not None else default_directory())
@@ -135,33 +138,91 @@ def _read_header(fd: int) -> bytes | None:
     return header if fits and known else None
 
 
+def _look(name: str, directory_fd: int | None, where: str, boot: tuple[int, int]) -> FoundSegment | None:
+    try:
+        fd = os.open(name, _READ, dir_fd=directory_fd)
+    except OSError:  # a link, or gone
+        return None
+    try:
+        header = _read_header(fd)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    return None if header is None else FoundSegment(os.path.join(where, name), header, boot)
+
+
 def _walk(directory_fd: int, where: str) -> Iterator[tuple[str, FoundSegment]]:
     """Give each segment in a directory with its name there, in no order; what is not one is passed over."""
     boot = boot_id()
     for name in os.listdir(directory_fd):
-        if not name.endswith(_SUFFIX):
-            continue
-        try:
-            fd = os.open(name, _READ, dir_fd=directory_fd)
-        except OSError:  # a link, or gone
-            continue
-        try:
-            header = _read_header(fd)
-        except OSError:
-            continue
-        finally:
-            os.close(fd)
-        if header is not None:
-            yield name, FoundSegment(os.path.join(where, name), header, boot)
+        found = _look(name, directory_fd, where, boot) if has_suffix(name) else None
+        if found is not None:
+            yield name, found
+
+
+def has_suffix(name: str) -> bool:
+    """Tell whether a file has the name of a segment."""
+    return name.endswith(_SUFFIX)
+
+
+def find(path: str) -> FoundSegment | None:
+    """Describe one segment of this user's; None where the file is not one, or gone."""
+    return _look(path, None, "", boot_id())
 
 
 def _tidy_up(directory_fd: int, where: str) -> None:
-    dead = [(found.created_ns, name) for name, found in _walk(directory_fd, where) if not found.alive]
-    for _, name in sorted(dead)[:-_KEPT]:
+    # Of this very process there is none now: one that is there is of the program that it was before an exec.
+    ended = sorted(
+        (found.created_ns, name, found.closed)
+        for name, found in _walk(directory_fd, where)
+        if not found.alive or found.pid == os.getpid()
+    )
+    died = [name for _, name, closed in ended if not closed]
+    closed = [name for _, name, closed in ended if closed]
+    for name in died[:-_KEPT] + closed[:-_KEPT_CLOSED]:
         try:
             os.unlink(name, dir_fd=directory_fd)
         except OSError:  # another process tidies up as well
             continue
+
+
+def release(path: str) -> None:
+    """Give back the memory of a closed segment's rings; what is left are its names, its accounts and its orders.
+
+    Where the system can not punch holes into a file, it stays as it is.  Raises OSError.
+    """
+    import mmap
+
+    if not hasattr(mmap, "MADV_REMOVE"):
+        return
+    fd = open_segment(path, os.O_RDWR)
+    try:
+        header = os.pread(fd, at.SIZE_HEADER, 0)
+        with mmap.mmap(fd, 0) as whole:
+            for start, end in _ring_memory(header, whole):
+                first, last = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, end // mmap.PAGESIZE * mmap.PAGESIZE
+                if 0 < first < last <= len(whole):
+                    whole.madvise(mmap.MADV_REMOVE, first, last - first)
+    finally:
+        os.close(fd)
+
+
+def _ring_memory(header: bytes, whole: Any) -> Iterator[tuple[int, int]]:
+    """Give the ranges of a segment's records, open spans and arenas."""
+    rings = _word(header, at.OFF_HEADER_RINGS_OFFSET, 8)
+    for number in range(min(_word(header, at.OFF_HEADER_RING_COUNT, 4), at.MAX_RINGS)):
+        ring = whole[rings + number * at.SIZE_RING : rings + (number + 1) * at.SIZE_RING]
+        for offset, size in (
+            (at.OFF_RING_SLOTS_OFFSET, _word(ring, at.OFF_RING_CAPACITY, 4) * at.SIZE_SLOT),
+            (at.OFF_RING_OPEN_OFFSET, _word(ring, at.OFF_RING_OPEN_CAPACITY, 4) * at.SIZE_SLOT),
+            (at.OFF_RING_ARENA_OFFSET, _word(ring, at.OFF_RING_ARENA_BYTES, 8)),
+        ):
+            start = _word(ring, offset, 8)
+            yield start, start + size
+    for number in range(min(_word(header, at.OFF_HEADER_EXTENT_COUNT, 4), at.MAX_EXTENTS)):
+        start = _word(header, at.OFF_HEADER_EXTENT_OFFSET + 8 * number, 8)
+        yield start, start + at.EXTENT_ENTRIES * at.SIZE_SLOT
 
 
 def segments(directory: str | os.PathLike[str] | None = None) -> list[FoundSegment]:

@@ -7,6 +7,11 @@ import os
 from otel_trading._layout import RESOURCE_BYTES
 from otel_trading._version import __version__
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
 _UNKNOWN = "unknown_service"
 _LONGEST_NAME = 255  # characters of a service's name
 _LONGEST_ID = 64
@@ -48,31 +53,32 @@ def _instance_id() -> str:
     return _instance[1]
 
 
-def resource_json(service: str | None = None) -> bytes:
+def resource_json(service: str | None = None, attributes: Mapping[str, Any] | None = None) -> bytes:
     """Give the resource as a JSON object in UTF-8, at most 3072 bytes.
 
-    It has service.name, service.instance.id (one a process), process.pid, telemetry.distro.name and .version, and what
-    OTEL_RESOURCE_ATTRIBUTES adds.  Of that, attributes for which there is no room are left out, and told as a fault.
+    It has service.name, service.instance.id (one a process, unless it is given), process.pid, telemetry.distro.name and
+    .version, and ``attributes`` (plain values and lists of them; by default what OTEL_RESOURCE_ATTRIBUTES says).  Of
+    those, the ones for which there is no room are left out, and told as a fault.
     """
     import json
 
-    added = _environment()
-    attributes: dict[str, str | int] = {
+    added: dict[str, Any] = dict(_environment() if attributes is None else attributes)
+    resource: dict[str, Any] = {
         "service.name": service_name(service),
-        "service.instance.id": added.pop("service.instance.id", "")[:_LONGEST_ID] or _instance_id(),
-        "process.pid": os.getpid(),
-        "telemetry.distro.name": "otel-trading",
-        "telemetry.distro.version": __version__,
+        "service.instance.id": str(added.pop("service.instance.id", ""))[:_LONGEST_ID] or _instance_id(),
+        "process.pid": os.getpid(),  # also where another one is given: that is the parent's, before a fork
+        "telemetry.distro.name": _given(added, "telemetry.distro.name") or "otel-trading",
+        "telemetry.distro.version": _given(added, "telemetry.distro.version") or __version__,
     }
     left_out = []
     text = b""
     for key, value in [("", ""), *added.items()]:
-        if key in attributes:
+        if key in resource:
             continue
-        candidate = {**attributes, key: value} if key else attributes
+        candidate = {**resource, key: value} if key else resource
         encoded = json.dumps(candidate, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
         if len(encoded) <= RESOURCE_BYTES:
-            attributes, text = candidate, encoded
+            resource, text = candidate, encoded
         else:
             left_out.append(key)
     if left_out:
@@ -80,7 +86,11 @@ def resource_json(service: str | None = None) -> bytes:
 
         report(
             "resource",
-            f"OTEL_RESOURCE_ATTRIBUTES is too long: the resource has room for {RESOURCE_BYTES} bytes, so it is without "
-            f"{', '.join(left_out)}. Shorten the values or leave attributes out.",
+            f"the resource has room for {RESOURCE_BYTES} bytes, so it is without {', '.join(left_out)}. Shorten the "
+            "values of OTEL_RESOURCE_ATTRIBUTES, or leave attributes out.",
         )
     return text
+
+
+def _given(attributes: dict[str, Any], key: str) -> str:
+    return str(attributes.get(key, ""))[:_LONGEST_NAME]

@@ -9,9 +9,12 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from api_tracers import make_tracer
+from opentelemetry.context import Context
 
 import otel_trading as ot
 from otel_trading._backend import core
+from otel_trading.api import hooks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
@@ -368,3 +371,55 @@ def test_async_generator_left_to_the_loop(recorder: Recorder, held: bool) -> Non
     assert closed[0] is not None
     assert recorder.only("generators.probe").status == 0
     assert recorder.open_spans() == []
+
+
+# ---- with OpenTelemetry's contexts -----------------------------------------------------------------
+
+
+def test_what_the_body_attached_comes_back_with_it(recorder: Recorder) -> None:
+    """Contexts and spans of a body are current in its steps, and not in between."""
+    tracer = make_tracer()
+
+    @PROBE
+    def numbers() -> Iterator[int]:
+        token = core.attach_context(Context({"k": 1}))
+        with tracer.start_as_current_span("generators.scope") as span:
+            for number in range(3):
+                assert core.current() is span
+                assert core.get_context()["k"] == 1
+                yield number
+        core.detach_context(token)
+
+    with OUTER as outer:
+        for _ in numbers():
+            assert core.current() is outer
+            assert core.get_context() == {hooks.SPAN_KEY: outer}
+    assert {record.name for record in recorder.records()} == {
+        "generators.outer", "generators.probe", "generators.scope"}  # fmt: skip
+
+
+def test_what_an_async_body_attached_comes_back_with_it(recorder: Recorder) -> None:
+    """The same for async generators, in tasks that take turns."""
+    tracer = make_tracer()
+
+    @PROBE
+    async def numbers(key: int) -> AsyncIterator[int]:
+        core.attach_context(Context({"k": key}))
+        with tracer.start_as_current_span("generators.scope") as span:
+            for number in range(3):
+                await asyncio.sleep(0)
+                assert core.current() is span
+                assert core.get_context()["k"] == key
+                yield number
+
+    async def work(key: int) -> None:
+        async for _ in numbers(key):
+            assert core.current() is None
+            await asyncio.sleep(0)
+            assert core.get_context() == {}
+
+    async def main() -> None:
+        await asyncio.gather(*(work(key) for key in range(10)))
+
+    asyncio.run(main())
+    assert len(recorder.records()) == 20

@@ -334,7 +334,7 @@ def test_span_by_hand(recorder: Recorder) -> None:
     assert span.recording
     assert core.current() is None
     assert [record.span_id for record in recorder.open_spans()] == [span.span_id]
-    span.end()
+    span.finish()
     assert recorder.only("probe.hand").attributes == {"symbol": "ETHUSDT"}
 
 
@@ -356,8 +356,8 @@ def test_ending_twice_is_a_fault(recorder: Recorder) -> None:
     """The second end of a span records nothing and counts a fault."""
     span = ot.probe("probe.ended").span()
     span.begin()
-    span.end()
-    span.end()
+    span.finish()
+    span.finish()
     assert len(recorder.named("probe.ended")) == 1
     recorder.faults_expected = 1
 
@@ -484,3 +484,26 @@ def test_stats_have_quantiles_in_order(recorder: Recorder) -> None:
     assert set(stats) == {"count", "p50_ns", "p95_ns", "p99_ns", "p999_ns", "max_ns", "sla_breaches"}
     assert stats["count"] == len(recorder.named("probe.stats")) == 100
     assert 0 < stats["p50_ns"] <= stats["p95_ns"] <= stats["p99_ns"] <= stats["p999_ns"] <= stats["max_ns"]
+
+
+# ---- instrumentation scopes ------------------------------------------------------------------------
+
+
+def test_a_probe_of_a_scope(recorder: Recorder) -> None:
+    """A probe's scope is read from the segment; "" is our own."""
+    scope = '{"name":"bot","version":"1"}'
+    probes = (core.Probe("probe.of_scope", 2, 5, False, 3, scope), core.Probe("probe.of_scope"))
+    assert [probe.scope for probe in probes] == [scope, ""]
+    for probe in probes:
+        probe.stop(probe.start())
+    found = recorder.segment.reader.probes()
+    assert found[probes[0].id] == ("probe.of_scope", 2, 5, False, 3, scope)
+    assert found[probes[1].id] == ("probe.of_scope", 1, 0, False, 0, "")
+    assert len(recorder.records()) == 2
+
+
+@pytest.mark.parametrize("scope", [None, 1, b"{}"])
+def test_a_scope_that_is_no_text(scope: object) -> None:
+    """A scope of another type is a TypeError, as for any function."""
+    with pytest.raises(TypeError):
+        core.Probe("probe.bad_scope", scope=scope)  # type: ignore[arg-type]

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import signal
 import sys
+import tempfile
 import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import otel_trading as ot
+from otel_trading import _layout as at
 from otel_trading._backend import core
+from otel_trading.segment import messages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -179,7 +185,7 @@ def test_tokens_of_a_closed_segment_are_worth_nothing(make_recorder: Callable[..
     ot.shutdown()
     second = make_recorder()
     PROBE.stop(token)
-    span.end()
+    span.finish()
     del token, span
     assert second.records() == second.open_spans() == []
 
@@ -203,3 +209,148 @@ def test_ids_after_a_batch(recorder: Recorder) -> None:
     assert len({record.trace_id for record in records}) == len({record.span_id for record in records}) == 900
     assert all(record.trace_id >> 64 and record.trace_id & (1 << 64) - 1 and record.span_id for record in records)
     assert not any(record.flags & ABANDONED for record in records)
+
+
+def test_ids_after_recursion_too_deep(make_recorder: Callable[..., Recorder]) -> None:
+    """An error of the recursion's depth, wherever in the making of a span it comes, spoils nothing for later spans."""
+    recorder = make_recorder(**LARGE)
+
+    def deeper(filler: int) -> None:
+        if filler:
+            deeper(filler - 1)
+        PROBE.stop(PROBE.start())
+        with PROBE:
+            deeper(0)
+
+    limit = sys.getrecursionlimit()
+    frame, depth = sys._getframe(), 0
+    while frame is not None:
+        frame, depth = frame.f_back, depth + 1  # type: ignore[assignment]
+    sys.setrecursionlimit(depth + 60)
+    try:
+        for n in range(600):
+            with pytest.raises(RecursionError):
+                deeper(n % 5)
+    finally:
+        sys.setrecursionlimit(limit)
+    assert core.current() is None
+    assert recorder.open_spans() == []
+    before = recorder.accounts()[1]["recorded"]
+    for _ in range(2000):
+        PROBE.stop(PROBE.start())
+    assert recorder.accounts()[1]["recorded"] == before + 2000
+    recorder.faults_expected = recorder.faults
+
+
+@pytest.mark.usefixtures("untraced", "hasty")
+def test_blocks_of_signal_handlers_and_threads_in_one_arena(
+    make_recorder: Callable[..., Recorder],
+    alarms: Callable[[Callable[..., None]], None],
+) -> None:
+    """Whoever adds events in the middle of another's, in the same ring, finds a place of its own."""
+    recorder = make_recorder(**LARGE, ring__arena_bytes=1 << 24)
+    handled: list[int] = []
+    lent: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def fill(span: Any, mark: str) -> None:
+        for n in range(5):
+            span.add_event(mark, {"n": n, "text": mark * (10 + n)}, 1 + n)
+            span.set_attribute(mark, mark * (70 + n))
+
+    def handle(_number: int, _frame: object) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)  # one at a time
+        with OTHER.span() as span:
+            fill(span, "signal")
+        handled.append(1)
+        signal.setitimer(signal.ITIMER_REAL, 0.0003)
+
+    def borrow() -> None:
+        while (span := lent.get()) is not None:
+            fill(span, "thread")
+            span.finish()
+
+    thread = threading.Thread(target=borrow)
+    thread.start()
+    alarms(handle)
+    count = 0
+    while len(handled) < 20 or count < 400:
+        span = PROBE.span()
+        span.begin()
+        lent.put(span)
+        with PROBE.span() as own:
+            fill(own, "main")
+        count += 2
+        assert count < 20_000, "the alarm does not come"
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    lent.put(None)
+    thread.join()
+    records = recorder.records()
+    assert len(records) == count + len(handled)
+    assert recorder.segment.reader.missed() == (0, 0)
+    for record in records:
+        (mark,) = record.attributes
+        assert record.attributes == {mark: mark * 74}
+        assert [messages.event(event) for event in record.events] == [
+            (mark, 1 + n, {"n": n, "text": mark * (10 + n)}, 0) for n in range(5)
+        ]
+
+
+KEYS = st.sampled_from(["a", "b", "c", "d", "e", "other", "\xe9", "k" * 5000, *map("key{}".format, range(40))])
+SIMPLE = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=100),
+    st.binary(max_size=20),
+    st.just("x" * 99_999),
+)
+VALUES = st.recursive(
+    SIMPLE, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3), max_leaves=6
+)
+STEPS = st.one_of(
+    st.tuples(st.just("set_attribute"), KEYS, VALUES),
+    st.tuples(st.just("set_attributes"), st.dictionaries(KEYS, VALUES, max_size=3)),
+    st.tuples(
+        st.just("add_event"), KEYS, st.none() | st.dictionaries(KEYS, VALUES, max_size=4), st.integers(1, 1 << 62)
+    ),
+    st.tuples(st.just("update_name"), KEYS),
+)
+LIMITS = st.sampled_from([(128, 128, 128, 128, 128, at.NO_LIMIT), (2, 1, 1, 2, 1, 10), (0, 0, 0, 0, 0, 0)])
+
+
+@pytest.fixture(scope="module")
+def native() -> tuple[Any, Any]:
+    """Give the other backend, where there is one, and a probe of it."""
+    module: Any = pytest.importorskip("otel_trading._native")
+    if not hasattr(module, "BACKEND"):
+        pytest.skip("there is no C extension")
+    return module, module.Probe("pure.alike")
+
+
+@settings(deadline=None, max_examples=60)
+@given(spans=st.lists(st.lists(STEPS, max_size=8), min_size=1, max_size=6), limits=LIMITS)
+def test_both_backends_write_and_read_alike(
+    native: tuple[Any, Any], spans: list[list[Any]], limits: tuple[int, ...]
+) -> None:
+    """The same program gives the same records in both, and each reads the other's."""
+    written = []
+    for writer, probe in ((core, PROBE), native):
+        descriptor, path = tempfile.mkstemp()
+        os.unlink(path)
+        writer.open(descriptor, b"{}", 64, 16, 16, 1 << 15, 32, 16, limits)
+        try:
+            for steps in spans:
+                span = probe.span()
+                span.begin()
+                for name, *arguments in steps:
+                    getattr(span, name)(*arguments)
+                span.end()
+            states = [reader.Reader(descriptor).read(100) for reader in (core, native[0])]
+        finally:
+            writer.close()
+            os.close(descriptor)
+        assert repr(states[0]) == repr(states[1])
+        written.append([repr((state[7:9], *state[11:])) for state in states[0]])
+    assert written[0] == written[1]

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from segment_image import ARENA_BYTES, CAPACITY, START, Image, busy
+from opentelemetry.trace import SpanContext, StatusCode
+from segment_image import ARENA_BYTES, CAPACITY, EVENT, LINK, START, Image, busy
 
 from otel_trading import _layout as at
 from otel_trading._backend import core
+from otel_trading.api import TracerProvider
 
 if TYPE_CHECKING:
     from conftest import Recorder
@@ -46,6 +48,9 @@ def reader(tmp_path: Path) -> Iterator[Open]:
         each.close()
 
 
+NOTHING_MORE = (None, None, [], [], 0, 0)  # a state's last six
+
+
 def rewrite(tmp_path: Path, image: Image) -> None:
     """Let the file that a reader has open become another image."""
     with (tmp_path / "image.seg").open("r+b") as file:
@@ -70,11 +75,26 @@ def test_a_record_is_read_as_it_was_written(reader: Open) -> None:
     (span,) = reader(image).read(10)
     trace = 0x0123456789ABCDEFFEDCBA9876543210
     flags = at.FLAG_LEAF | at.FLAG_REMOTE_PARENT
-    assert span == (1, 3, trace, 2**64 - 1, 77, START + 5, START + 9, at.STATUS_OK, flags, None, None, {}, 0)
+    times = START + 5, START + 9
+    assert span == (1, 3, trace, 2**64 - 1, 77, *times, at.STATUS_OK, flags, None, None, {}, 0, *NOTHING_MORE)
+
+
+def test_times_as_the_program_gave_them(reader: Open) -> None:
+    """A start or an end in Unix ns is taken as it is, each for itself; one that no clock shows is some other."""
+    image = Image()
+    image.record(start=5, end=77, flags=at.FLAG_END_UNIX)
+    image.record(start=77, end=9, flags=at.FLAG_START_UNIX)
+    image.record(start=2**63, end=2**63 - 1, flags=at.FLAG_START_UNIX | at.FLAG_END_UNIX)
+    image.open_span(0, start=78, flags=at.FLAG_START_UNIX)
+    attached = reader(image)
+    first, second, third = (span[5:7] for span in attached.read(10))
+    assert (first, second, third[1]) == ((START + 5, 77), (77, START + 9), 2**63 - 1)
+    assert 0 <= third[0] < 2**63
+    assert [span[5:7] for span in attached.open_spans()] == [(78, 0)]
 
 
 def test_attributes_of_every_type(reader: Open) -> None:
-    """Inline and arena attributes keep their types; the newest of a key in the arena holds, and inline before it."""
+    """Inline and then arena attributes, with their types; a key that comes again stands at the end."""
     image = Image()
     names = [image.name(f"k{n}") for n in range(6)]
     value = image.name("v")
@@ -82,7 +102,9 @@ def test_attributes_of_every_type(reader: Open) -> None:
     arena = image.block(names[4], at.TYPE_TEXT, b"old")
     arena = image.block(names[4], at.TYPE_TEXT, "gr\u00fc\u00df".encode(), arena)
     arena = image.block(names[5], at.TYPE_DOUBLE, struct.pack("<d", 0.25), arena)
-    arena = image.block(names[0], at.TYPE_TEXT, b"beaten", arena)
+    arena = image.block(names[0], at.TYPE_TEXT, b"again", arena)
+    arena = image.block(at.NAME_OTHER, at.TYPE_INT, struct.pack("<I3sq", 3, b"key", -1), arena)
+    arena = image.block(names[1], at.TYPE_MESSAGE, b"\x2a\x00", arena)
     image.record(
         extra=1,
         count=4,
@@ -96,9 +118,77 @@ def test_attributes_of_every_type(reader: Open) -> None:
     )
     (span,) = reader(image).read(10)
     assert span[9:11] == ("ValueError", "ot=th:8")
-    assert span[11] == {"k0": -5, "k1": True, "k2": -2.5, "k3": "v", "k4": "gr\u00fc\u00df", "k5": 0.25}
-    assert span[11]["k1"] is True
-    assert span[12] == 3
+    assert list(span[11].items()) == [
+        ("k2", -2.5),
+        ("k3", "v"),
+        ("k4", "gr\u00fc\u00df"),
+        ("k5", 0.25),
+        ("k0", "again"),
+        ("key", -1),
+        ("k1", b"\x2a\x00"),
+    ]
+    assert span[12:] == (3, *NOTHING_MORE)
+
+
+def test_blocks_of_every_kind(reader: Open) -> None:
+    """Events and links oldest first, the newest name and description; an empty description takes the older one away."""
+    image = Image()
+    arena = image.block(0, 0, b"first", kind=at.BLOCK_NAME)
+    arena = image.block(0, 0, EVENT, arena, kind=at.BLOCK_EVENT, counts=1)
+    arena = image.block(0, 0, b"why", arena, kind=at.BLOCK_STATUS, counts=1)
+    arena = image.block(0, 0, LINK, arena, kind=at.BLOCK_LINK, counts=0x10001)
+    arena = image.block(0, 0, b"two", arena, kind=at.BLOCK_EVENT, counts=0x10002)
+    arena = image.block(0, 0, b"second", arena, kind=at.BLOCK_NAME, counts=0x10002)
+    arena = image.block(0, 0, b"unknown", arena, kind=77, counts=0x10002)
+    image.record(extra=1, arena=arena, status=at.STATUS_ERROR)
+    arena = image.block(0, 0, b"", arena, kind=at.BLOCK_STATUS, counts=0x10002)
+    image.record(extra=1, arena=arena, status=at.STATUS_ERROR)
+    arena = image.block(0, 0, b"a=b", kind=at.BLOCK_TRACESTATE)
+    image.record(extra=1, arena=arena)
+    image.record(extra=1, arena=arena, tracestate=image.name("c=d"))
+    first, second, third, fourth = reader(image).read(10)
+    assert (first[10], third[10], fourth[10]) == (None, "a=b", "c=d")
+    assert first[11:] == ({}, 0, "second", "why", [EVENT, b"two"], [LINK], 0, 0)
+    assert second[11:] == ({}, 0, "second", None, [EVENT, b"two"], [LINK], 0, 0)
+
+
+@pytest.mark.parametrize("limit", [0, 1, 2, 3, at.NO_LIMIT])
+def test_the_newest_within_the_limits(reader: Open, limit: int) -> None:
+    """The segment's limits are applied: the newest count, the others and those that are gone are told as dropped."""
+    image = Image(attribute_limit=limit, event_limit=limit, link_limit=limit)
+    keys = [image.name(f"k{n}") for n in range(3)]
+    arena = 0
+    for n in range(3):
+        arena = image.block(0, 0, b"e%d" % n, arena, kind=at.BLOCK_EVENT, counts=n * 0x10001 + 6)
+        arena = image.block(0, 0, b"l%d" % n, arena, kind=at.BLOCK_LINK, counts=n * 0x10001 + 0x10006)
+        arena = image.block(keys[n], at.TYPE_INT, struct.pack("<q", n), arena, counts=n * 0x10001 + 0x10006)
+    image.record(extra=1, arena=arena, dropped=2)
+    (span,) = reader(image).read(1)
+    kept = min(limit, 3)
+    assert span[11:13] == ({f"k{n}": n for n in range(3 - kept, 3)}, 2 + 3 - kept)
+    assert span[15] == [b"e%d" % n for n in range(3 - kept, 3)]
+    assert span[16] == [b"l%d" % n for n in range(3 - kept, 3)]
+    assert span[17:] == (8 - kept, 3 - kept)
+
+
+def test_orders(reader: Open) -> None:
+    """Orders are found by their key in any of their places, and listed; free and changing entries are not."""
+    image = Image()
+    symbol = image.name("BTCUSDT")
+    bits = {key: struct.unpack("<Q", struct.pack("<d", n))[0] for key, n in (("quantity", 2.0), ("price", 0.5))}
+    image.order("mine", symbol=symbol, side=at.SIDE_SELL, state=at.ORDER_ACKED, trace_hi=3, flags=2, **bits)
+    image.order("far", at.ORDER_PROBES - 1, filled=bits["quantity"], paid=bits["price"])
+    image.order("too far", at.ORDER_PROBES)
+    image.order("other", seq=3)
+    attached = reader(image)
+    mine = ((3 << 64) | 1, 2, False, at.ORDER_ACKED, START, START + 5, 2.0, 0.5, 0.0, 0.0, "BTCUSDT", at.SIDE_SELL)
+    far = (1, 2, True, at.ORDER_SENT, START, START + 5, 0.0, 0.0, 2.0, 0.5, "", at.SIDE_NONE)
+    assert attached.order("mine") == mine
+    assert attached.order("far") == far
+    for key in ("too far", "other", "nobody's", "", "x" * 65, "\ud800"):
+        assert attached.order(key) is None
+    assert {"mine": mine, "far": far}.items() <= dict(attached.orders()).items()
+    assert sorted(key for key, _ in attached.orders()) == ["far", "mine", "too far"]
 
 
 def test_the_second_line_counts_only_where_it_is_valid(reader: Open) -> None:
@@ -106,7 +196,7 @@ def test_the_second_line_counts_only_where_it_is_valid(reader: Open) -> None:
     image = Image()
     image.record(extra=0, count=1, key=(1, 0, 0, 0), type=(at.TYPE_INT, 0, 0, 0), error=1, tracestate=1, dropped=9)
     (span,) = reader(image).read(1)
-    assert span[9:] == (None, None, {}, 0)
+    assert span[9:] == (None, None, {}, 0, *NOTHING_MORE)
 
 
 def test_unknown_ids_are_other(reader: Open) -> None:
@@ -228,7 +318,7 @@ def test_open_spans(reader: Open) -> None:
     image.open_span(2, span_id=12, seq=3)
     attached = reader(image)
     (span,) = attached.open_spans()
-    assert span == (1, 1, 1, 9, 0, START + 4, 0, 0, at.FLAG_LEAF, None, None, {}, 0)
+    assert span == (1, 1, 1, 9, 0, START + 4, 0, 0, at.FLAG_LEAF, None, None, {}, 0, *NOTHING_MORE)
     assert attached.open_spans() == [span]
 
 
@@ -265,7 +355,7 @@ def test_info_probes_and_accounts(reader: Open) -> None:
     assert {key: info[key] for key in ("pid", "uid", "version", "backend", "clock", "closed")} == {
         "pid": os.getpid(),
         "uid": os.getuid(),
-        "version": 1,
+        "version": at.VERSION,
         "backend": "pure",
         "clock": "tsc",
         "closed": True,
@@ -277,7 +367,7 @@ def test_info_probes_and_accounts(reader: Open) -> None:
     head = CAPACITY + 4
     ring = {"thread_id": 100, "capacity": CAPACITY, "head": head, "tail": 2, "backlog": head - 2, "backlog_max": 5}
     assert info["rings"] == [ring, {**ring, "thread_id": 101}]
-    assert attached.probes() == [("first", 0, 0, False, 0), ("second", 1, 5_000_000, True, 2)]
+    assert attached.probes() == [("first", 0, 0, False, 0, ""), ("second", 1, 5_000_000, True, 2, "")]
     accounts = attached.accounts()
     zero = dict.fromkeys(("recorded", "exported", "sampled_out", "overwritten", "refused", "pending"), 0)
     assert accounts == [{**zero, "recorded": 12, "exported": 4, "pending": 8}, zero, zero, zero]
@@ -324,10 +414,17 @@ def test_both_backends_read_alike(recorder: Recorder, tmp_path: Path) -> None:
         pytest.skip("the C extension was not built")
     from otel_trading._pure.reader import Reader as PureReader
 
+    TracerProvider()  # spans know the API's statuses from here on
     probe = ot.probe("reader.alike", tier=ot.P1)
     for number in range(1500):
-        with probe.span(n=number, text="t" * (number % 120), x=number / 3, y="", z=-number, last=bool(number)):
-            pass
+        with probe.span(n=number, text="t" * (number % 120), x=number / 3, y="", z=-number, last=bool(number)) as span:
+            if number % 3 == 0:
+                span.add_event("event", {"n": number, "of": [1, None, {"a": "b"}]}, timestamp=number)
+                span.add_link(SpanContext(1, 2, is_remote=True), {"n": number})
+                span.update_name(f"name {number}")
+                span.set_attribute("none", None)
+                span.set_status(StatusCode.ERROR, "why")
+    core.order_put("key", 1, 2, True, 1, 3, 4, 1.0, float("nan"), 0.0, 0.0, "BTCUSDT", 1)
     left_open = probe.start()
     ot.flush()
     copy = tmp_path / "copy.seg"
@@ -336,9 +433,9 @@ def test_both_backends_read_alike(recorder: Recorder, tmp_path: Path) -> None:
     fd = os.open(copy, os.O_RDONLY)
     readers = [native.Reader(fd), PureReader(fd)]
     os.close(fd)
-    for call in ("probes", "accounts", "open_spans"):
+    for call in ("probes", "accounts", "open_spans", "orders"):
         first, second = (getattr(reader, call)() for reader in readers)
-        assert first == second
+        assert repr(first) == repr(second)  # a price may be NaN
     first, second = (reader.read(10_000) for reader in readers)
     assert len(first) > 1000
     assert first == second

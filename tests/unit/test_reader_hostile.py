@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from opentelemetry.trace import SpanContext
 from segment_image import ARENA_BYTES, CAPACITY, Image, busy
 
 from otel_trading import _layout as at
 from otel_trading._backend import core
+from otel_trading.segment import messages
 
 if TYPE_CHECKING:
     from otel_trading._native import Reader, SpanState
@@ -36,21 +39,27 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """Record a segment with this backend: nested spans, attributes short and long, values, open spans."""
     path = tmp_path_factory.mktemp("recorded") / "recorded.seg"
     fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    core.open(fd, b'{"service.name":"hostile"}', 64, 16, 8, 16384, 256)
+    core.open(
+        fd, b'{"service.name":"hostile"}', 64, 16, 8, 16384, 256, 64, (128, 128, 128, 128, 128, 0xFFFFFFFF, 0xFFFFFFFF)
+    )
     try:
         outer, inner = core.Probe("hostile.outer", 0), core.Probe("hostile.inner", 2, 1000, True)
         histogram = core.Histogram("hostile.values")
         for number in range(100):
-            with outer.span(number=number, text="x" * 200, short="s", flag=True, rate=0.5, last="y" * 90):
+            with outer.span(number=number, text="x" * 200, short="s", flag=True, rate=0.5, last=[number]) as span:
+                span.add_event("event", {"number": number})
+                span.add_link(SpanContext(1, 2, is_remote=True))
+                span.update_name("named")
                 inner.stop(inner.start())
                 histogram.record(number)
+            core.order_put(f"order-{number}", 1, 2, True, 1, 3, 4, 1.0, 2.0, 0.0, 0.0, "BTCUSDT", 1)
         core.drain()
         left_open = [outer.span(open=True), inner.span()]
         for span in left_open:
             span.begin()
         data = os.pread(fd, os.fstat(fd).st_size, 0)
         for span in left_open:
-            span.end()
+            span.finish()
     finally:
         core.close()
         os.close(fd)
@@ -66,7 +75,8 @@ def attach(scratch: int, data: bytes | bytearray) -> Reader:
 
 def check_span(span: SpanState, *, is_open: bool) -> None:
     """Hold a span against what the interface promises of its types and ranges."""
-    probe, tier, trace_id, span_id, parent_id, start, end, status, flags, error, tracestate, attributes, dropped = span
+    probe, tier, trace_id, span_id, parent_id, start, end, status, flags, error, tracestate, attributes = span[:12]
+    dropped, name, description, events, links, events_dropped, links_dropped = span[12:]
     assert 0 <= probe < at.MAX_PROBES
     assert 0 <= tier < at.TIERS
     assert 0 <= trace_id < 1 << 128
@@ -80,12 +90,28 @@ def check_span(span: SpanState, *, is_open: bool) -> None:
     assert error is None or type(error) is str
     assert tracestate is None or type(tracestate) is str
     assert type(attributes) is dict
-    assert len(attributes) <= 128 + at.INLINE_ATTRIBUTES
+    assert len(attributes) <= at.MAX_BLOCKS + at.INLINE_ATTRIBUTES
     for key, value in attributes.items():
         assert type(key) is str
-        assert type(value) in {bool, int, float, str}
-        assert type(value) is not str or len(value) <= 4096
-    assert 0 <= dropped < 1 << 32
+        assert type(value) in {bool, int, float, str, bytes}
+        if type(value) is bytes:
+            decoded(messages.value, value)
+    for text in (name, description):
+        assert text is None or type(text) is str
+    for message in (*events, *links):
+        assert type(message) is bytes
+        decoded(messages.event, message)
+        decoded(messages.link, message)
+    texts = list(attributes) + [v for v in attributes.values() if type(v) in {str, bytes}]
+    assert all(len(part) <= at.BLOCK_BYTES for part in (*texts, *events, *links, name or "", description or ""))
+    assert len(events) + len(links) <= at.MAX_BLOCKS
+    assert all(0 <= count < 1 << 32 for count in (dropped, events_dropped, links_dropped))
+
+
+def decoded(function: Callable[[bytes], object], message: bytes) -> None:
+    """Decode a message, which may be anything."""
+    with contextlib.suppress(ValueError):
+        function(message)
 
 
 def exercise(scratch: int, data: bytes | bytearray) -> bool:
@@ -98,7 +124,7 @@ def exercise(scratch: int, data: bytes | bytearray) -> bool:
     room = at.MAX_RINGS * (len(data) // at.SIZE_SLOT + 1)  # rings may overlap; none has more spans than slots
     try:
         probes = reader.probes()
-        assert all(type(name) is str and 0 <= tier < at.TIERS for name, tier, *_ in probes)
+        assert all(type(name) is type(scope) is str and 0 <= tier < at.TIERS for name, tier, *_, scope in probes)
         while spans := reader.read(100):
             assert len(spans) <= 100
             for span in spans:
@@ -108,6 +134,17 @@ def exercise(scratch: int, data: bytes | bytearray) -> bool:
             assert room >= 0
         for span in reader.open_spans():
             check_span(span, is_open=True)
+        orders = reader.orders()
+        assert len(orders) <= 1 << 20
+        for key, order in orders:
+            assert type(key) is str
+            assert 0 <= order[0] < 1 << 128
+            assert all(0 <= number < 1 << 64 for number in (order[1], order[4], order[5]))
+            assert at.ORDER_SENT <= order[3] <= at.ORDER_REJECTED
+            assert all(type(number) is float for number in order[6:10])
+            assert at.SIDE_NONE <= order[11] <= at.SIDE_SELL
+        for number in range(20):
+            reader.order(f"order-{number}")
         missed, torn = reader.missed()
         assert missed >= 0
         assert torn >= 0
@@ -152,7 +189,7 @@ def test_pipes_and_directories(tmp_path: Path) -> None:
             os.close(fd)
 
 
-@pytest.mark.parametrize("version", [2, 7, 2**32 - 1])
+@pytest.mark.parametrize("version", [1, 3, 7, 2**32 - 1])
 def test_other_versions(scratch: int, version: int) -> None:
     """Another format is told by its number, before anything else of it is believed."""
     image = busy()
@@ -185,6 +222,8 @@ def test_truncated_files(scratch: int, keep: int) -> None:
         {"max_instruments": 1025},
         {"max_names": 65_536},
         {"resource_bytes": 3073},
+        {"max_orders": 1 << 21},
+        {"max_orders": 24},
     ],
 )
 def test_tables_larger_than_the_format_has(scratch: int, header: dict[str, int]) -> None:
@@ -194,7 +233,7 @@ def test_tables_larger_than_the_format_has(scratch: int, header: dict[str, int])
         attach(scratch, image.bytes)
 
 
-@pytest.mark.parametrize("table", ["control", "accounts", "rings", "probes", "instruments", "names", "text"])
+@pytest.mark.parametrize("table", ["control", "accounts", "rings", "probes", "instruments", "names", "text", "orders"])
 @pytest.mark.parametrize("offset", [0, 8, at.PAGE + 4, 2**40, 2**63, 2**64 - 8])
 def test_tables_outside_the_file(scratch: int, table: str, offset: int) -> None:
     """A table that does not lie in the file, or is not aligned, is refused."""
@@ -260,7 +299,8 @@ def test_names_are_no_bomb(scratch: int) -> None:
         struct.pack_into("<II", image.bytes, image.name_table + number * at.SIZE_NAME, 0, 4096)
     image.header(name_count=64)
     for number in range(8):
-        struct.pack_into("<" + at.FORMAT_PROBE[1:], image.bytes, image.probes + number * 16, 2 + number, 0, 0, 0, 0, 0)
+        place = image.probes + number * at.SIZE_PROBE
+        struct.pack_into(at.FORMAT_PROBE, image.bytes, place, 2 + number, 0, 0, 0, 0, 0, 2 + number, 0)
     image.header(probe_count=8)
     assert exercise(scratch, image.bytes)
 
@@ -299,7 +339,7 @@ def test_chains_from_nowhere(scratch: int, arena: int) -> None:
     assert taken(image, scratch)[1][11] == {}
 
 
-@pytest.mark.parametrize("length", [4097, 2**32 - 1, ARENA_BYTES - 16])
+@pytest.mark.parametrize("length", [at.BLOCK_BYTES + 1, 2**32 - 1, ARENA_BYTES - 16])
 def test_a_block_longer_than_a_text_can_be(scratch: int, length: int) -> None:
     """A block's length is believed only within a text's limit and the arena's end."""
     image = Image()
@@ -308,6 +348,50 @@ def test_a_block_longer_than_a_text_can_be(scratch: int, length: int) -> None:
     image.record(extra=1, arena=arena)
     (span,) = taken(image, scratch)
     assert span[11] == {}
+
+
+def test_blocks_that_lie_in_each_other(scratch: int) -> None:
+    """Blocks of one span do not share bytes: a chain of overlapping ones ends, and costs no more than the arena."""
+    image = Image()
+    key = image.name("key")
+    base = image.block_offset(0)
+    count = ARENA_BYTES // at.SIZE_BLOCK
+    for n in range(count):
+        place, length = n * at.SIZE_BLOCK, ARENA_BYTES - (n + 1) * at.SIZE_BLOCK
+        previous = place - at.SIZE_BLOCK + 1 if n else 0
+        struct.pack_into(
+            at.FORMAT_BLOCK, image.bytes, base + place, place, previous, length, n, key, at.TYPE_TEXT, 2, 0
+        )
+    image.ring(0, arena_head=ARENA_BYTES)
+    for n in range(CAPACITY):
+        image.record(extra=1, arena=(count - 1 - n) * at.SIZE_BLOCK + 1)
+    assert all(sum(map(len, span[15])) <= ARENA_BYTES for span in taken(image, scratch))
+    assert exercise(scratch, image.bytes)
+
+
+@pytest.mark.parametrize("payload", [b"", b"\0", b"\xff\xff\xff\xff", b"\x05\0\0\0key", b"\3\0\0\0key"])
+def test_keys_in_blocks_that_do_not_fit(scratch: int, payload: bytes) -> None:
+    """A block whose key has no room in it is left out."""
+    image = Image()
+    image.record(extra=1, arena=image.block(at.NAME_OTHER, at.TYPE_INT, payload))
+    (span,) = taken(image, scratch)
+    assert span[11] == ({"key": 0} if payload.startswith(b"\3") else {})
+
+
+@pytest.mark.parametrize(
+    "damage", [{"seq": 1}, {"seq": 2**64 - 1}, {"state": 0}, {"state": 7}, {"side": 3}, {"key_bytes": 65}]
+)
+def test_an_order_that_can_not_be_is_left_out(scratch: int, damage: dict[str, int]) -> None:
+    """Entries that no recorder wrote are neither found nor listed, and hide no other one."""
+    image = Image()
+    image.order("order-1", **damage)
+    image.order("order-1", 1, span_id=9)
+    reader = attach(scratch, image.bytes)
+    state = reader.order("order-1")
+    assert state is not None
+    assert state[1] == 9
+    assert [key for key, _ in reader.orders()] == ["order-1"]
+    reader.close()
 
 
 def test_a_file_that_shrinks_under_the_reader(scratch: int) -> None:
@@ -386,6 +470,8 @@ def test_any_slot(scratch: int, data: st.DataObject) -> None:
         image.slot_offset(5) + after_seq,
         open_slot + after_seq,
         image.block_offset(0),
+        image.block_offset(image.arena_heads[0] - 48),
+        image.orders + at.SIZE_ORDER * data.draw(st.integers(0, 31)) + after_seq,
         image.rings,
         image.control,
     ]

@@ -109,7 +109,7 @@ def test_a_thread_that_dies_with_an_open_span(recorder: Recorder) -> None:
     run_all([threading.Thread(target=begin)])
     assert len(recorder.open_spans()) == 1
     run_all([threading.Thread(target=work, args=(0, 3))])
-    spans[0].end()
+    spans[0].finish()
     assert [r.attributes for r in recorder.named("threads.probe")].count({"symbol": "x"}) == 1
     assert recorder.open_spans() == []
 

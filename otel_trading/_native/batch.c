@@ -1,0 +1,195 @@
+#include "batch.h"
+
+#include <stdlib.h>
+
+#include "names.h"
+#include "otlp.h"
+#include "probe.h"
+#include "spanstate.h"
+
+#define MOST (1U << 24) /* of one batch */
+#define UNSEEN UINT16_MAX
+
+/* The place of a scope in the list, where it is put if it is new; -1 for want of memory. */
+static Py_ssize_t
+scope_place(PyObject *scopes, PyObject *scope)
+{
+    Py_ssize_t n = PyList_GET_SIZE(scopes);
+    for (Py_ssize_t i = 0; i < n; i++) {
+        PyObject *known = PyList_GET_ITEM(scopes, i);
+        if (known == scope || PyUnicode_Compare(known, scope) == 0)
+            return i;
+    }
+    return PyList_Append(scopes, scope) < 0 ? -1 : n;
+}
+
+/* What is to be known of a probe; 0 or -1. */
+static int
+view(struct ot_batch_probe *to, PyObject *scopes, PyObject *probe, PyObject *nowhere)
+{
+    PyObject *scope = probe != NULL ? ot_probe_scope(probe) : nowhere;
+    Py_ssize_t place = scope_place(scopes, scope), bytes = 0;
+    const char *name = probe != NULL ? PyUnicode_AsUTF8AndSize(((ot_probe_object *)probe)->name, &bytes) : NULL;
+    unsigned kind = probe != NULL ? ((ot_probe_object *)probe)->kind : 0;
+    PyErr_Clear();
+    if (place < 0)
+        return -1;
+    *to = (struct ot_batch_probe){.name = name != NULL ? name : "unknown",
+                                  .name_bytes = name != NULL ? (uint32_t)bytes : 7,
+                                  .scope = (uint32_t)place,
+                                  .kind = kind <= 4 ? (uint8_t)kind : 0,
+                                  .scope_is_api = PyUnicode_GET_LENGTH(scope) > 0};
+    return 0;
+}
+
+/* Find the spans' probes and scopes; 0 or -1 with an exception set. */
+static int
+find_probes(ot_batch *b)
+{
+    uint16_t *seen = malloc(sizeof *seen * (OT_MAX_PROBES + 1));
+    uint32_t most = b->count < OT_MAX_PROBES ? b->count : OT_MAX_PROBES, found = 0;
+    b->probes = malloc(sizeof *b->probes * ((size_t)most + 1));
+    b->probe_of = malloc(sizeof *b->probe_of * ((size_t)b->count + 1));
+    b->scopes = PyList_New(0);
+    PyObject *nowhere = PyUnicode_FromString("");
+    int result = seen && b->probes && b->probe_of && b->scopes && nowhere ? 0 : -1;
+    if (result < 0)
+        PyErr_NoMemory();
+    else
+        memset(seen, 0xff, sizeof *seen * (OT_MAX_PROBES + 1));
+    for (uint32_t i = 0; i < b->count && result == 0; i++) {
+        uint32_t id = b->kept[i].slot.probe < OT_MAX_PROBES ? b->kept[i].slot.probe : OT_MAX_PROBES; /* of nobody's */
+        if (seen[id] == UNSEEN) {
+            result = view(&b->probes[found], b->scopes, ot_probe_at(id), nowhere);
+            seen[id] = (uint16_t)found++;
+        }
+        b->probe_of[i] = seen[id];
+    }
+    Py_XDECREF(nowhere);
+    free(seen);
+    return result;
+}
+
+static PyTypeObject batch_type;
+
+static PyObject *
+take(PyObject *Py_UNUSED(module), PyObject *limit)
+{
+    size_t want = PyLong_AsSize_t(limit);
+    if (want == (size_t)-1 && PyErr_Occurred())
+        return NULL;
+    ot_batch *b = (ot_batch *)batch_type.tp_alloc(&batch_type, 0);
+    if (b == NULL)
+        return NULL;
+    uint32_t most = OT_LOAD(&ot_drain.kept_count); /* which only grows until the lock is ours, but for other takers */
+    most = want < most ? (uint32_t)want : most;
+    most = most < MOST ? most : MOST;
+    b->kept = malloc(sizeof *b->kept * ((size_t)most + 1));
+    if (b->kept == NULL) {
+        Py_DECREF(b);
+        return PyErr_NoMemory();
+    }
+    ot_drain_lock();
+    b->count = ot_kept_take(b->kept, most);
+    ot_drain_unlock();
+    b->epoch = ot_rec.epochs;
+    for (uint32_t i = 0; i < b->count; i++)
+        b->tiers[b->kept[i].slot.tier % OT_TIERS]++;
+    if (find_probes(b) < 0) {
+        Py_DECREF(b);
+        return NULL;
+    }
+    return (PyObject *)b;
+}
+
+static void
+batch_dealloc(PyObject *self)
+{
+    ot_batch *b = (ot_batch *)self;
+    for (uint32_t i = 0; i < b->count; i++)
+        free(b->kept[i].blocks.data);
+    free(b->kept);
+    free(b->probes);
+    free(b->probe_of);
+    Py_XDECREF(b->scopes);
+    Py_TYPE(self)->tp_free(self);
+}
+
+static Py_ssize_t
+batch_length(PyObject *self)
+{
+    return (Py_ssize_t)((ot_batch *)self)->count;
+}
+
+static PyObject *
+batch_states(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    const ot_batch *b = (const ot_batch *)self;
+    struct ot_limits limits = ot_own_limits();
+    PyObject *list = PyList_New(0);
+    for (uint32_t i = 0; list != NULL && i < b->count; i++) {
+        const struct ot_kept *k = &b->kept[i];
+        if (b->epoch != ot_rec.epochs) { /* also when a finalizer that ran in between has opened another */
+            PyErr_SetString(PyExc_RuntimeError, "the segment that these spans are of is gone");
+            Py_CLEAR(list);
+            break;
+        }
+        PyObject *state = ot_span_state(&k->slot, k->start_ns, k->end_ns, k->blocks.data, k->blocks.bytes, &limits,
+                                        ot_own_name, NULL);
+        if (state == NULL || PyList_Append(list, state) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(state);
+    }
+    return list;
+}
+
+static PyObject *
+batch_scopes(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *scopes = ((ot_batch *)self)->scopes;
+    return PyList_GetSlice(scopes, 0, PyList_GET_SIZE(scopes));
+}
+
+static PyObject *
+get_tiers(PyObject *self, void *Py_UNUSED(closure))
+{
+    const uint32_t *tiers = ((ot_batch *)self)->tiers;
+    return Py_BuildValue("(IIII)", (unsigned)tiers[0], (unsigned)tiers[1], (unsigned)tiers[2], (unsigned)tiers[3]);
+}
+
+static PyMethodDef batch_methods[] = {
+    {"states", batch_states, METH_NOARGS, NULL},
+    {"scopes", batch_scopes, METH_NOARGS, NULL},
+    {"otlp", ot_batch_otlp, METH_VARARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef batch_getset[] = {{"tiers", get_tiers, NULL, NULL, NULL}, {NULL, NULL, NULL, NULL, NULL}};
+
+static PySequenceMethods batch_as_sequence = {.sq_length = batch_length};
+
+static PyTypeObject batch_type = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "otel_trading._native.Batch",
+    .tp_basicsize = sizeof(ot_batch),
+    .tp_dealloc = batch_dealloc,
+    .tp_as_sequence = &batch_as_sequence,
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .tp_doc = "Spans that take() handed over.",
+    .tp_methods = batch_methods,
+    .tp_getset = batch_getset,
+};
+
+static PyMethodDef functions[] = {
+    {"keep", ot_keep, METH_VARARGS, NULL},
+    {"kept", ot_kept_count, METH_NOARGS, NULL},
+    {"take", take, METH_O, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+int
+ot_batches_start(PyObject *module)
+{
+    if (PyType_Ready(&batch_type) < 0 || PyModule_AddFunctions(module, functions) < 0)
+        return -1;
+    return PyModule_AddObjectRef(module, "Batch", (PyObject *)&batch_type);
+}
