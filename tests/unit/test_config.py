@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_trading.config import duration_ns, resolve, sdk_disabled
+from otel_trading.config.keys import KEYS
+from otel_trading.config.tiers import matcher
 from otel_trading.errors import ConfigurationError
 
 
@@ -82,7 +86,7 @@ def test_defaults() -> None:
     assert (settings.service, settings.directory) == (None, None)
     assert (settings.ring_slots, settings.ring_thread_slots) == (131_072, 8_192)
     assert (settings.ring_open_spans, settings.ring_arena_bytes, settings.names_max) == (4_096, 2 << 20, 16_384)
-    assert (settings.drain_period, settings.export_queue, settings.shutdown_timeout) == (0.1, 16_384, 5.0)
+    assert (settings.drain_period, settings.export_queue, settings.shutdown_timeout) == (0.05, 32_768, 5.0)
     assert (settings.export_traces, settings.export_metrics) == ((), ())
     assert (settings.metrics_port, settings.metrics_host) == (None, "127.0.0.1")
     assert (settings.enabled, settings.export_enabled, settings.sampling_rate) == (True, True, 1.0)
@@ -139,6 +143,124 @@ def test_sdk_disabled(monkeypatch: pytest.MonkeyPatch, text: str, disabled: bool
     assert sdk_disabled() is disabled
 
 
+def test_everything_that_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each variable reaches its key, and the key's source is the variable."""
+    for key, described in KEYS.items():
+        for variable in described.variables[:1]:
+            monkeypatch.setenv(variable, SAID.get(key, "7"))
+    settings = resolve()
+    assert settings.service == "from the environment"
+    assert settings.resource == {"region": "eu west", "x": "1"}
+    assert settings.limits == (7, 7, 7, 7, 7, 7, 7)
+    assert (settings.enabled, settings.export_enabled, settings.logs_correlation) == (False, True, True)
+    assert (settings.sampling_rate, settings.host, settings.export_queue) == (0.5, "embedded", 7)
+    assert settings.instrumentors_disabled == ("redis", "requests")
+    assert {key: settings.sources[key] for key, one in KEYS.items() if one.variables} == {
+        key: one.variables[0] for key, one in KEYS.items() if one.variables
+    }
+
+
+SAID = {
+    "service": "from the environment",
+    "resource": "region=eu%20west,x = 1,nonsense,=5",
+    "directory": "/somewhere",
+    "host": "Embedded",
+    "enabled": "off",
+    "sampling.rate": "0.5",
+    "export.enabled": "ON",
+    "export.traces": "none",
+    "export.metrics": "none",
+    "logs.correlation": "true",
+    "instrumentors.disabled": "redis , requests,redis",
+}
+
+
+@pytest.mark.parametrize(
+    ("variables", "limits"),
+    [
+        ({}, (128, 128, 128, 128, 128, 0xFFFFFFFF, 0xFFFFFFFF)),
+        ({"OTEL_ATTRIBUTE_COUNT_LIMIT": "5"}, (5, 128, 128, 5, 5, 0xFFFFFFFF, 0xFFFFFFFF)),
+        (
+            {"OTEL_ATTRIBUTE_COUNT_LIMIT": "5", "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "none"},
+            (0xFFFFFFFF, 128, 128, 5, 5, 0xFFFFFFFF, 0xFFFFFFFF),
+        ),
+        ({"OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": "0"}, (128, 128, 128, 128, 128, 0, 0)),
+        (
+            {"OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": "9", "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT": "4"},
+            (128, 128, 128, 128, 128, 4, 9),
+        ),
+    ],
+)
+def test_limits(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], limits: tuple[int, int, int, int, int, int]
+) -> None:
+    """The SDK's variables for limits hold; the particular one wins over the general one."""
+    for variable, value in variables.items():
+        monkeypatch.setenv(variable, value)
+    assert resolve().limits == limits
+
+
+def test_the_order_of_what_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Defaults, then the file, then the environment, then the arguments; and each value's source is told."""
+    file = tmp_path / "bot.yaml"
+    file.write_text("sampling: {rate: 0.1}\nring:\n  slots: 64\nexport: {traces: [console]}\n", encoding="utf-8")
+    monkeypatch.setenv("OTEL_TRADING_CONFIG", str(file))
+    assert resolve().sampling_rate == 0.1
+    monkeypatch.setenv("OTEL_TRADING_SAMPLING_RATE", "0.2")
+    assert resolve().sampling_rate == 0.2
+    settings = resolve(config={"sampling.rate": 0.3})
+    assert (settings.sampling_rate, settings.ring_slots, settings.export_traces) == (0.3, 64, ("console",))
+    assert settings.sources["sampling.rate"] == "argument"
+    assert resolve().sources["sampling.rate"] == "OTEL_TRADING_SAMPLING_RATE"
+    assert settings.sources["ring.slots"] == f"{file}, line 3"
+    assert settings.sources["names.max"] == "default"
+
+
+def test_a_file_as_argument_is_still_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A path in place of a mapping replaces OTEL_TRADING_CONFIG, and the environment still wins over what it says."""
+    (tmp_path / "a.yaml").write_text("service: a\nsampling.rate: 0.1\n", encoding="utf-8")
+    (tmp_path / "b.yaml").write_text("service: b\nsampling.rate: 0.2\n", encoding="utf-8")
+    monkeypatch.setenv("OTEL_TRADING_CONFIG", str(tmp_path / "a.yaml"))
+    monkeypatch.setenv("OTEL_TRADING_SAMPLING_RATE", "0.3")
+    settings = resolve(config=tmp_path / "b.yaml")
+    assert (settings.service, settings.sampling_rate) == ("b", 0.3)
+
+
+def test_the_resource_is_put_together(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Attributes of the resource are merged one by one; its service.name is the service's name."""
+    file = tmp_path / "bot.yaml"
+    file.write_text("resource: {a: file, b: file, c: file, service.name: file}\n", encoding="utf-8")
+    monkeypatch.setenv("OTEL_TRADING_CONFIG", str(file))
+    assert resolve().service == "file"
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "b=environment,c=environment,service.name=environment")
+    assert resolve().service == "environment"
+    settings = resolve(config={"resource": {"c": 5, "d": [1, 2]}})
+    assert settings.resource == {"a": "file", "b": "environment", "c": 5, "d": [1, 2]}
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "named")
+    assert resolve().service == "named"
+    assert resolve("argument").service == "argument"
+    assert resolve(config={"resource": {"service.name": "in it"}}).service == "in it"
+
+
+def test_tiers_are_tried_in_order() -> None:
+    """The first glob that matches a name gives its tier; without one there is none."""
+    settings = resolve(config={"tiers": {"order.*": "P0", "o*": 3, "[ab]?": "p2"}})
+    tier_of = matcher(settings.tiers)
+    names = ["order.send", "other", "a1", "a12", "Order.send", ""]
+    assert [tier_of(name) for name in names] == [0, 3, 2, None, None, None]
+    assert matcher(())("order.send") is None
+
+
+def test_what_is_not_given_costs_no_import(run_python: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    """Without a file, resolving loads neither PyYAML nor what only messages need."""
+    done = run_python(
+        "import sys\nimport otel_trading\nbefore = set(sys.modules)\n"
+        "from otel_trading.config import resolve\nresolve(config={'ring.slots': 64})\n"
+        "print([name for name in set(sys.modules) - before if not name.startswith('otel_trading')])"
+    )
+    assert done.stdout.strip() == "[]"
+
+
 # ---- mistakes -------------------------------------------------------------------------------------
 
 
@@ -173,6 +295,25 @@ def test_all_mistakes_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"metrics.port": 65536}, "metrics.port: 65536 is not between 0 and 65535"),
         ({"metrics": {"host": ""}}, "metrics.host: '' is not text"),
         ({"metrics.host": 5}, "metrics.host: 5 is not text"),
+        (
+            {"shutdown.timeout": False},
+            "shutdown.timeout: False is not a time: give text such as '5ms', a number of seconds, or a timedelta",
+        ),
+        ({"enabled": "yes"}, "enabled: 'yes' is neither true nor false"),
+        ({"sampling.rate": True}, "sampling.rate: True is not a number from 0 to 1"),
+        ({"limits.events": "many"}, "limits.events: 'many' is not a number of 0 or more, nor 'none'"),
+        ({"directory": 5}, "directory: 5 is not a path"),
+        ({"tiers": ["order.*"]}, "tiers: ['order.*'] is not a mapping of globs to tiers"),
+        ({"tiers": {"order.*": "P4"}}, "tiers.order.*: 'P4' is no tier: use P0, P1, P2 or P3"),
+        ({"tiers": {"order.*": True}}, "tiers.order.*: True is no tier: use P0, P1, P2 or P3"),
+        ({"tiers": {"": "P1"}}, "tiers.: globs are text of 1 to 255 characters"),
+        ({"resource": {"a": [1, "b"]}}, "resource.a: [1, 'b'] is a list of several kinds"),
+        ({"resource": {"a": None}}, "resource.a: None is neither text, a boolean, a number, nor a list of these"),
+        ({"resource": {"a": 2**63}}, "resource.a: the number does not fit 64 bits"),
+        ({"resource": {"a": float("inf")}}, "resource.a: inf is not finite"),
+        ({"resource": 5}, "resource: 5 is not a mapping of attributes"),
+        ({"instrumentors.disabled": 5}, "instrumentors.disabled: 5 is not a list of instrumentors' names"),
+        ({"ring.slots": "x" * 500}, f"ring.slots: '{'x' * 98}… is not a whole number"),
         ({"shutdown.timeout": -1}, "shutdown.timeout: -1 is not a time between 1 ns and 292 years"),
         ({"export.traces": ["none", "otlp"]}, "export.traces: ['none', 'otlp'] says 'none' next to others"),
         ({"export.traces": 5}, "export.traces: 5 is not a list of exporters' names"),
@@ -199,10 +340,10 @@ def test_a_key_given_twice() -> None:
 def test_a_name_like_no_key() -> None:
     """A name that resembles none is told all keys there are."""
     (line,) = mistakes(config={"zzz": 1})
-    assert "the keys are ring.slots" in line
+    assert "the keys are service, resource" in line
 
 
-@pytest.mark.parametrize("config", [5, "ring.slots=5", [("ring.slots", 5)]])
+@pytest.mark.parametrize("config", [5, "", [("ring.slots", 5)], True])
 def test_config_that_is_no_mapping(config: Any) -> None:
     """What is no mapping is told as such."""
     (line,) = mistakes(config=config)
@@ -249,5 +390,5 @@ def test_the_standard_queue_size(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve().export_queue == 99
     assert resolve(config={"export.queue": 7}).export_queue == 7
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "many")
-    with pytest.raises(ConfigurationError, match=r"export\.queue: 'many'"):
+    with pytest.raises(ConfigurationError, match=r"OTEL_BSP_MAX_QUEUE_SIZE: 'many' is not a whole number"):
         resolve()
