@@ -22,10 +22,15 @@ def milliseconds(variable: str, default: float) -> float:
     return value / 1000.0
 
 
-def whole(variable: str, default: int) -> int:
-    """Return an environment variable's positive whole number.  Raises ConfigurationError for what is none."""
+def whole(variable: str) -> int | None:
+    """Return an environment variable's positive whole number, or None where it is not set.
+
+    Raises ConfigurationError for what is no such number.
+    """
     text = os.environ.get(variable, "").strip()
-    value = int(text) if text.isdecimal() else 0 if text else default
+    if not text:
+        return None
+    value = int(text) if text.isdecimal() else 0
     if value < 1:
         message = f"{variable}={text!r} is not a positive whole number"
         raise ConfigurationError(message)

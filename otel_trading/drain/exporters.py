@@ -106,12 +106,17 @@ def took(name: str, signal: str, export: Callable[..., object], *arguments: obje
             return True
     except Exception as error:  # noqa: BLE001 - an exporter's mistake stays here
         reason = f"{type(error).__name__}: {error}"
+    not_taken(name, signal, reason)
+    return False
+
+
+def not_taken(name: str, signal: str, reason: str) -> None:
+    """Report, once an exporter and signal, that it did not take what it was given."""
     faults.report(
         f"export.{signal}.{name}",
         f"exporter {name!r} did not take {signal} ({reason}); "
         "what it does not take is counted, and this is not said again",
     )
-    return False
 
 
 def shut_down(found: Sequence[tuple[str, SpanExporter | MetricExporter]]) -> None:

@@ -104,7 +104,11 @@ def _pushing(
     resource = Resource(attributes)
     span_exporters = exporters.load(settings.export_traces, exporters.TRACES, SpanExporter)
     metric_exporters = exporters.load(named, exporters.METRICS, MetricExporter)  # type: ignore[type-abstract]
-    spans = SpanExport(span_exporters, resource, settings.export_queue) if span_exporters else None
+    spans = (
+        SpanExport(span_exporters, resource, settings.export_queue, settings.export_queue_bytes)
+        if span_exporters
+        else None
+    )
     metrics = MetricExport(metric_exporters, resource) if metric_exporters else None
     return spans, metrics
 

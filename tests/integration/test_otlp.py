@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import socket
-import threading
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-grpc = pytest.importorskip("grpc", reason="the OTLP exporters are not installed (pip install otel-trading[otlp])")
-trace_service = pytest.importorskip("opentelemetry.proto.collector.trace.v1.trace_service_pb2")
-metrics_service = pytest.importorskip("opentelemetry.proto.collector.metrics.v1.metrics_service_pb2")
-trace_rpc = pytest.importorskip("opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc")
-metrics_rpc = pytest.importorskip("opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc")
+pytest.importorskip("grpc", reason="the OTLP exporters are not installed (pip install otel-trading[otlp])")
+
+from otlp_receiver import OVER, Answer, Receiver, attributes, environment
 
 if TYPE_CHECKING:
     import subprocess
@@ -57,127 +51,6 @@ print(json.dumps({"flushed": before, "accounts": ot.accounts(), "stats": ot.stat
 """
 
 
-class Receiver:
-    """What an OTLP receiver has been sent."""
-
-    def __init__(self) -> None:
-        """Begin empty."""
-        self.lock = threading.Lock()
-        self.trace_requests: list[Any] = []
-        self.metric_requests: list[Any] = []
-
-    def take(self, request: Any) -> None:
-        """Keep a request."""
-        with self.lock:
-            kind = self.trace_requests if hasattr(request, "resource_spans") else self.metric_requests
-            kind.append(request)
-
-    def spans(self) -> list[Any]:
-        """Return all spans received."""
-        return [
-            span
-            for request in self.trace_requests
-            for resource in request.resource_spans
-            for scope in resource.scope_spans
-            for span in scope.spans
-        ]
-
-    def resources(self) -> list[dict[str, Any]]:
-        """Return the resources of all requests."""
-        found = [resource.resource for request in self.trace_requests for resource in request.resource_spans]
-        found += [resource.resource for request in self.metric_requests for resource in request.resource_metrics]
-        return [attributes(resource) for resource in found]
-
-    def metrics(self, name: str) -> list[Any]:
-        """Return one metric's appearances, oldest first."""
-        return [
-            metric
-            for request in self.metric_requests
-            for resource in request.resource_metrics
-            for scope in resource.scope_metrics
-            for metric in scope.metrics
-            if metric.name == name
-        ]
-
-
-def attributes(owner: Any) -> dict[str, Any]:
-    """Return attributes as a dict."""
-    return {pair.key: getattr(pair.value, pair.value.WhichOneof("value")) for pair in owner.attributes}
-
-
-class Handler(BaseHTTPRequestHandler):
-    """OTLP over http."""
-
-    receiver: Receiver
-    unavailable = 0
-
-    def do_POST(self) -> None:
-        """Take a request of either signal, gzipped or not; while `unavailable` counts down, refuse."""
-        content = self.rfile.read(int(self.headers["Content-Length"]))
-        if type(self).unavailable:
-            type(self).unavailable -= 1
-            self.send_response(503)
-            self.send_header("Retry-After", "0")
-            self.end_headers()
-            return
-        if self.headers.get("Content-Encoding") == "gzip":
-            content = gzip.decompress(content)
-        service = {"/v1/traces": trace_service, "/v1/metrics": metrics_service}[self.path]
-        kind = "Trace" if service is trace_service else "Metrics"
-        self.receiver.take(getattr(service, f"Export{kind}ServiceRequest").FromString(content))
-        answer = getattr(service, f"Export{kind}ServiceResponse")().SerializeToString()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/x-protobuf")
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        """Keep quiet."""
-
-
-@pytest.fixture
-def over_http() -> Iterator[tuple[Receiver, str]]:
-    """Run a receiver over http, and give it with its endpoint."""
-    receiver = Receiver()
-    handler = type("OneHandler", (Handler,), {"receiver": receiver})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        receiver.handler = handler  # type: ignore[attr-defined]
-        yield receiver, f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
-
-
-@pytest.fixture
-def over_grpc() -> Iterator[tuple[Receiver, str]]:
-    """Run a receiver over grpc, and give it with its endpoint."""
-    receiver = Receiver()
-
-    class Traces(trace_rpc.TraceServiceServicer):  # type: ignore[misc,name-defined]
-        def Export(self, request: Any, context: Any) -> Any:  # noqa: N802
-            """Take spans."""
-            del context
-            receiver.take(request)
-            return trace_service.ExportTraceServiceResponse()
-
-    class Metrics(metrics_rpc.MetricsServiceServicer):  # type: ignore[misc,name-defined]
-        def Export(self, request: Any, context: Any) -> Any:  # noqa: N802
-            """Take metrics."""
-            del context
-            receiver.take(request)
-            return metrics_service.ExportMetricsServiceResponse()
-
-    server = grpc.server(ThreadPoolExecutor(4))
-    trace_rpc.add_TraceServiceServicer_to_server(Traces(), server)
-    metrics_rpc.add_MetricsServiceServicer_to_server(Metrics(), server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    yield receiver, f"http://127.0.0.1:{port}"
-    server.stop(None).wait()
-
-
 @pytest.fixture(params=["http/protobuf", "grpc"])
 def protocol(request: pytest.FixtureRequest) -> str:
     """Give both protocols, one after the other."""
@@ -185,24 +58,11 @@ def protocol(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def receiving(request: pytest.FixtureRequest, protocol: str) -> tuple[Receiver, dict[str, str]]:
+def receiving(protocol: str) -> Iterator[tuple[Receiver, dict[str, str]]]:
     """Run a receiver of that protocol; give it and the environment that points a process to it."""
-    receiver, endpoint = request.getfixturevalue("over_grpc" if protocol == "grpc" else "over_http")
-    return receiver, environment(protocol, endpoint)
-
-
-def environment(protocol: str, endpoint: str) -> dict[str, str]:
-    """Return the standard variables for a process that exports to an endpoint."""
-    return {
-        "OTEL_TRACES_EXPORTER": "otlp",
-        "OTEL_METRICS_EXPORTER": "otlp",
-        "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
-        "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
-        "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment.name=test",
-        # Proxies of the machine are not for the loopback.
-        "NO_PROXY": "127.0.0.1,localhost",
-        "no_proxy": "127.0.0.1,localhost",
-    }
+    receiver = Receiver()
+    with OVER[protocol](receiver) as endpoint:
+        yield receiver, environment(protocol, endpoint)
 
 
 def traded(
@@ -297,6 +157,26 @@ def test_metrics_arrive_as_exponential_histograms(
     assert sum(outcomes.values()) == len(receiver.spans())
 
 
+def test_exemplars_point_at_traces_that_were_exported(
+    run_python: Callable[..., Any], receiving: tuple[Receiver, dict[str, str]]
+) -> None:
+    """Where half of the traces is sampled out, no exemplar is of one of those."""
+    receiver, variables = receiving
+    variables["OTEL_TRADING_SAMPLING_RATE"] = "0.5"
+    said = traded(run_python, variables)
+    exported = {(span.trace_id, span.span_id) for span in receiver.spans()}
+    assert 0 < len(exported) < 4_000
+    assert sum(account["sampled_out"] for account in said["accounts"].values()) == 4_000 - len(exported)
+    found = {
+        (exemplar.trace_id, exemplar.span_id)
+        for metric in receiver.metrics("trading.stage.duration")
+        for point in metric.exponential_histogram.data_points
+        for exemplar in point.exemplars
+    }
+    assert found
+    assert found <= exported
+
+
 def test_delta_metrics_add_up(run_python: Callable[..., Any], receiving: tuple[Receiver, dict[str, str]]) -> None:
     """With the standard preference for delta, the points of all requests together are the whole."""
     receiver, variables = receiving
@@ -339,13 +219,14 @@ def test_what_is_recorded_just_before_the_exit_arrives(
 
 
 def test_a_receiver_that_is_busy_is_tried_again(
-    run_python: Callable[..., Any], over_http: tuple[Receiver, str]
+    run_python: Callable[..., Any], receiving: tuple[Receiver, dict[str, str]]
 ) -> None:
-    """A 503 with Retry-After costs no span: the exporter tries again within its time."""
-    receiver, endpoint = over_http
-    receiver.handler.unavailable = 3  # type: ignore[attr-defined]
-    said = traded(run_python, environment("http/protobuf", endpoint), orders=100)
+    """One that says when to come again costs no span: the exporter tries again within its time."""
+    receiver, variables = receiving
+    receiver.answers += [Answer(again_in=0.0)] * 3
+    said = traded(run_python, variables, orders=100)
     assert said["flushed"] is True
+    assert len(receiver.refused) == 3
     assert len(receiver.spans()) == 400
     assert sum(account["exported"] for account in said["accounts"].values()) == 400
 

@@ -6,12 +6,16 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from opentelemetry.attributes import BoundedAttributes
+from opentelemetry.exporter.otlp.proto.common._internal import _encode_value
+from opentelemetry.exporter.otlp.proto.common._internal.trace_encoder import _encode_events, _encode_links
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.sdk.trace import Event
+from opentelemetry.trace import Link, SpanContext, SpanKind, StatusCode
 
 from otel_trading import __version__
-from otel_trading.drain.spans import Converter
+from otel_trading.drain.spans import SCOPE, Converter, readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +24,20 @@ if TYPE_CHECKING:
 
 TRACE = 0x0123456789ABCDEF0123456789ABCDEF
 RESOURCE = Resource({"service.name": "bot"})
-PROBES = [{"name": "order.execute", "kind": 2}, {"name": "signal", "kind": 0}, {"name": "odd", "kind": 99}]
+PROBES = [
+    {"name": "order.execute", "kind": 2, "scope": ""},
+    {"name": "signal", "kind": 0, "scope": ""},
+    {"name": "odd", "kind": 99, "scope": ""},
+    {
+        "name": "GET",
+        "kind": 2,
+        "scope": '{"name":"http","version":"1.2","schema_url":"https://s","attributes":{"a":1}}',
+    },
+    {"name": "bare", "kind": 0, "scope": '{"name":"bare"}'},
+    {"name": "damaged", "kind": 0, "scope": '{"name'},
+]
+API = 3  # the first probe that a tracer made
+ELSEWHERE = SpanContext(0xA5 << 100, 0xB7, is_remote=True)
 
 
 def state(**changes: Any) -> tuple[Any, ...]:
@@ -39,6 +56,12 @@ def state(**changes: Any) -> tuple[Any, ...]:
         "tracestate": None,
         "attributes": {},
         "dropped": 0,
+        "name": None,
+        "description": None,
+        "events": [],
+        "links": [],
+        "events_dropped": 0,
+        "links_dropped": 0,
     }
     assert set(changes) <= set(fields)
     return tuple({**fields, **changes}.values())
@@ -179,3 +202,132 @@ def test_spans_can_be_encoded_and_shown() -> None:
     assert first.flags & 0x200
     assert second.parent_span_id == b""
     assert json.loads(span.to_json())["attributes"]["error.type"] == "ValueError"
+
+
+# ---- spans of OpenTelemetry's API
+
+
+def events(*found: Event) -> list[bytes]:
+    """Return events as the recorder keeps them."""
+    return [event.SerializeToString() for event in _encode_events(found) or ()]
+
+
+def links(*found: Link) -> list[bytes]:
+    """Return links as the recorder keeps them."""
+    return [link.SerializeToString() for link in _encode_links(found) or ()]
+
+
+def test_a_span_of_a_tracer_has_its_scope_and_nothing_added() -> None:
+    """Whatever its tier, flags and error are: the SDK would not have said so."""
+    span = converted(
+        probe=API, attributes={"a": 1}, flags=4 | 16, error="ValueError", status=2, description="no margin"
+    )
+    scope = span.instrumentation_scope
+    assert scope is not None
+    assert (scope.name, scope.version, scope.schema_url, dict(scope.attributes or {})) == (
+        "http",
+        "1.2",
+        "https://s",
+        {"a": 1},
+    )
+    assert (span.name, span.kind) == ("GET", SpanKind.CLIENT)
+    assert span.attributes == {"a": 1}
+    assert span.events == ()
+    assert (span.status.status_code, span.status.description) == (StatusCode.ERROR, "no margin")
+
+
+def test_scopes_are_parsed_once_and_damaged_ones_do_no_harm() -> None:
+    """Spans of one scope share it; of text that is no scope comes one without a name."""
+    converter = Converter(RESOURCE, lambda: PROBES)
+    first, second, bare, damaged = converter.convert(
+        [state(probe=API), state(probe=API), state(probe=4), state(probe=5)]
+    )
+    assert first.instrumentation_scope is second.instrumentation_scope
+    assert bare.instrumentation_scope is not None
+    assert (bare.instrumentation_scope.name, bare.instrumentation_scope.version) == ("bare", None)
+    assert damaged.instrumentation_scope is not None
+    assert damaged.instrumentation_scope.name == ""
+
+
+def test_a_name_of_its_own_takes_the_probes_place() -> None:
+    """A renamed span, or one whose name was one too many, has its own."""
+    assert converted(probe=API, name="GET /orders").name == "GET /orders"
+    assert converted(name="").name == ""
+
+
+@pytest.mark.parametrize(
+    "value", [None, ("a", "b"), (1, 2.5, True, None), b"\x00\xff", {"a": {"b": (1,)}}, (), {}, ("",)]
+)
+def test_values_that_are_no_plain_ones_are_decoded(value: Any) -> None:
+    """Nothing, arrays, maps and bytes come out as the SDK holds them."""
+    message = _encode_value(value).SerializeToString()
+    assert converted(probe=API, attributes={"a": 1, "odd": message, "z": "z"}).attributes == {
+        "a": 1,
+        "odd": value,
+        "z": "z",
+    }
+
+
+def test_events_and_links_are_the_ones_that_were_added() -> None:
+    """With their names, times, attributes, ids, and how many attributes each has lost."""
+    lost = BoundedAttributes(attributes={"a": 1})
+    lost.dropped = 2
+    span = converted(
+        probe=API,
+        events=events(Event("plain", None, 1), Event("full", {"a": (1, 2)}, 2), Event("lossy", lost, 3)),
+        links=links(Link(ELSEWHERE, {"why": "batch"}), Link(SpanContext(1, 2, is_remote=False), lost)),
+    )
+    assert [(event.name, event.timestamp, dict(event.attributes or {})) for event in span.events] == [
+        ("plain", 1, {}),
+        ("full", 2, {"a": (1, 2)}),
+        ("lossy", 3, {"a": 1}),
+    ]
+    assert [event.dropped_attributes for event in span.events] == [0, 0, 2]
+    assert [(link.context.trace_id, link.context.span_id, link.context.is_remote) for link in span.links] == [
+        (0xA5 << 100, 0xB7, True),
+        (1, 2, False),
+    ]
+    assert [dict(link.attributes or {}) for link in span.links] == [{"why": "batch"}, {"a": 1}]
+    assert [link.dropped_attributes for link in span.links] == [0, 2]
+
+
+def test_dropped_events_and_links_are_counted() -> None:
+    """Those beyond the limits are in the span's counts, also where none is left."""
+    span = converted(probe=API, events=events(Event("e", None, 1)), events_dropped=3, links_dropped=4)
+    assert (span.dropped_events, span.dropped_links) == (3, 4)
+    assert (len(span.events), len(span.links)) == (1, 0)
+    (scope_spans,) = encode_spans([span]).resource_spans[0].scope_spans
+    assert (scope_spans.spans[0].dropped_events_count, scope_spans.spans[0].dropped_links_count) == (3, 4)
+
+
+def test_an_error_comes_after_a_probes_own_events() -> None:
+    """A probe's span may have events of its own; the exception that ended it is the last one."""
+    span = converted(events=events(Event("first", None, 1)), error="ValueError", status=2)
+    assert [event.name for event in span.events] == ["first", "exception"]
+
+
+def test_a_description_without_an_error_is_left_out() -> None:
+    """As in the SDK, only an error has one."""
+    assert converted(probe=API, status=1, description="fine").status.description is None
+
+
+def test_one_span_can_be_read_without_a_converter() -> None:
+    """For who knows the probe: the same span, the resource left out or not."""
+    one = readable(state(tracestate="a=b"), "n", SpanKind.SERVER, SCOPE, RESOURCE, own=True)
+    assert (one.name, one.kind, one.resource, one.attributes) == (
+        "n",
+        SpanKind.SERVER,
+        RESOURCE,
+        {"trading.tier": "P0"},
+    )
+    assert one.context is not None
+    assert one.context.trace_state["a"] == "b"
+    other = readable(state(), "n", SpanKind.SERVER, SCOPE, None)
+    assert dict(other.resource.attributes) == {}
+    assert other.attributes == {}
+
+
+def test_messages_that_cannot_be_decoded_are_an_error() -> None:
+    """Damage is told, not passed on."""
+    with pytest.raises(ValueError, match="not an OTLP message"):
+        converted(attributes={"a": b"\xff"})
