@@ -5,19 +5,16 @@ What is compared, and how, is in docs/performance.md.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
-import subprocess
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from otel_trading.bench import children
 from otel_trading.bench.intervals import median, ratio_of_medians
+from otel_trading.bench.receiving import receiver
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
 RATE = 10_000
 """Market-data updates a second."""
@@ -33,7 +30,6 @@ VARIANTS = {
     "sdk": "OpenTelemetry SDK, batch, OTLP",
 }
 POINTS = ("p50", "p90", "p99", "p99.9", "p99.99", "max")
-_RECEIVER = Path(__file__).with_name("receiver.py")
 
 
 def trading_cpu() -> int | None:
@@ -42,24 +38,6 @@ def trading_cpu() -> int | None:
         return None
     allowed = os.sched_getaffinity(0)
     return max(allowed) if len(allowed) > 1 else None
-
-
-@contextlib.contextmanager
-def receiver(cpu: int | None) -> Iterator[str]:
-    """Run the receiver off the trading processor; gives its address."""
-    command = [sys.executable, str(_RECEIVER)]  # by its path: nothing of ours is loaded there
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            if cpu is not None:
-                os.sched_setaffinity(process.pid, os.sched_getaffinity(0) - {cpu})
-            port = (process.stdout.readline() if process.stdout else "").strip()
-            if not port:
-                message = "the OTLP receiver did not start"
-                raise children.BenchmarkError(message)
-            yield f"http://127.0.0.1:{port}"
-            process.communicate(timeout=5.0)  # the end of its input is the end of it
-        finally:
-            process.kill()
 
 
 def run(
@@ -77,7 +55,7 @@ def run(
     shuffle = random.Random(seed).shuffle  # noqa: S311  an order, not a secret
     cpu = trading_cpu()
     results: dict[str, list[dict[str, Any]]] = {variant: [] for variant in variants}
-    with receiver(cpu) as endpoint:
+    with receiver(cpu) as (endpoint, _):
         for number in range(rounds):
             order = list(variants)
             shuffle(order)

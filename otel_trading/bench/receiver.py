@@ -1,6 +1,7 @@
-"""An OTLP receiver that says 200 to everything, in a process of its own, so that exporters have somewhere to send.
+"""An OTLP receiver that takes everything, in a process of its own, so that exporters have somewhere to send.
 
-Run as a program by its path: prints its port, counts until its standard input is closed, then prints what it took.
+Run as a program by its path, ``receiver.py http|grpc``: prints its port, counts until its standard input is closed,
+then prints what it took.
 """
 
 from __future__ import annotations
@@ -8,7 +9,72 @@ from __future__ import annotations
 import json
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+_LENGTH_DELIMITED = 2
+
+
+class Totals:
+    """What has been taken."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self._lock = threading.Lock()
+        self.requests = 0
+        self.bytes = 0
+        self._bodies: list[bytes] = []
+
+    def take(self, body: bytes) -> None:
+        """Count one request; its spans are counted at the end, so as not to compete with who sends them."""
+        with self._lock:
+            self.requests += 1
+            self.bytes += len(body)
+            self._bodies.append(body)
+
+    def told(self) -> dict[str, int]:
+        """Requests, bytes, and the spans in them."""
+        return {"requests": self.requests, "bytes": self.bytes, "spans": sum(map(count_spans, self._bodies))}
+
+
+def count_spans(body: bytes) -> int:
+    """Count the spans of an ExportTraceServiceRequest without decoding them.  Raises IndexError for what is none."""
+    return sum(
+        1
+        for resource_spans in _fields(body, 1)
+        for scope_spans in _fields(resource_spans, 2)
+        for _ in _fields(scope_spans, 2)
+    )
+
+
+def _fields(message: bytes, number: int) -> Iterator[bytes]:
+    """Give the submessages of one field; all fields on the way have to be length-delimited, and are, above a span."""
+    at = 0
+    while at < len(message):
+        tag, at = _varint(message, at)
+        length, at = _varint(message, at)
+        if tag & 7 != _LENGTH_DELIMITED:
+            message_ = f"field {tag >> 3} is not length-delimited"
+            raise IndexError(message_)
+        if tag >> 3 == number:
+            yield message[at : at + length]
+        at += length
+
+
+def _varint(message: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = message[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:  # noqa: PLR2004 - the bit that says that there are more
+            return value, at
+        shift += 7
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -19,12 +85,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Count one request."""
-        length = int(self.headers.get("Content-Length", "0"))
-        self.rfile.read(length)
-        totals = self.server.totals  # type: ignore[attr-defined]
-        with totals["lock"]:
-            totals["requests"] += 1
-            totals["bytes"] += length
+        body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        self.server.totals.take(body)  # type: ignore[attr-defined]
         self.send_response(200)
         self.send_header("Content-Type", "application/x-protobuf")
         self.send_header("Content-Length", "0")
@@ -34,20 +96,46 @@ class Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-def main() -> None:
-    """Serve on a free port of the loopback address."""
+def _over_http(totals: Totals) -> tuple[int, Callable[[], object]]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    totals = {"lock": threading.Lock(), "requests": 0, "bytes": 0}
     server.totals = totals  # type: ignore[attr-defined]
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    sys.stdout.write(f"{server.server_address[1]}\n")
+
+    def stop() -> None:
+        server.shutdown()
+        server.server_close()
+
+    return server.server_address[1], stop
+
+
+def _over_grpc(totals: Totals) -> tuple[int, Callable[[], object]]:
+    import grpc  # type: ignore[import-untyped]
+
+    def take(body: bytes, _: Any) -> bytes:
+        totals.take(body)
+        return b""
+
+    class Service(grpc.GenericRpcHandler):  # type: ignore[misc]
+        def service(self, details: Any) -> Any:
+            return grpc.unary_unary_rpc_method_handler(take) if details.method == _METHOD else None
+
+    server = grpc.server(ThreadPoolExecutor(2), handlers=(Service(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    return port, lambda: server.stop(None).wait()
+
+
+def main(protocol: str = "http") -> None:
+    """Serve on a free port of the loopback address."""
+    totals = Totals()
+    port, stop = (_over_grpc if protocol == "grpc" else _over_http)(totals)
+    sys.stdout.write(f"{port}\n")
     sys.stdout.flush()
     sys.stdin.read()
-    server.shutdown()
-    server.server_close()
-    sys.stdout.write(json.dumps({"requests": totals["requests"], "bytes": totals["bytes"]}) + "\n")
+    stop()
+    sys.stdout.write(json.dumps(totals.told()) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rich import box
 from rich.table import Table
 
-from otel_trading.bench import paced, suite
+from otel_trading.bench import export, paced, suite
+from otel_trading.bench.api_forms import SDK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -48,10 +49,32 @@ def suite_tables(results: dict[str, Any]) -> Iterator[RenderableType]:
                 f"{heap['peak_bytes']:,}" if heap else "",
             )
         yield table
+    if results["api"]:
+        yield _api_table(results["api"])
     if results["forms"]:
         yield _footprints(results)
     for backend in results["missing"]:
         yield f"The {backend} backend was not measured: its C extension is not built."
+
+
+def _api_table(api: dict[str, dict[str, dict[str, Any]]]) -> Table:
+    table = _table(
+        "OpenTelemetry's API, one span, in floors", "form", "", "floors", "95 %", "target", "SDK to it", "95 %"
+    )
+    for backend, forms in api.items():
+        for key, form in forms.items():
+            cost, target = suite.ratio(form), form["target"]
+            times = suite.to_stock(form, api[SDK][key])
+            table.add_row(
+                form["label"],
+                backend,
+                f"{cost.estimate:.2f}",
+                f"{cost.low:.2f}–{cost.high:.2f}",
+                "" if target is None else _target(f"≤ {target:g}", met=cost.estimate <= target),
+                "" if backend == SDK else f"{times.estimate:.1f}",
+                "" if backend == SDK else f"{times.low:.1f}–{times.high:.1f}",
+            )
+    return table
 
 
 def _footprints(results: dict[str, Any]) -> Table:
@@ -144,3 +167,25 @@ def paced_check(results: dict[str, Any]) -> list[Check]:
             lost = run["spans"] - run["accounts"]["sampled_out"] - run["accounts"]["exported"]
             found.append(suite.Check("native", f"paced, spans not drained, round {number}", lost, 0, lost == 0))
     return found
+
+
+def export_tables(results: dict[str, Any]) -> Iterator[RenderableType]:
+    """What ``export.run`` gave: CPU time a span, and how many times that the SDK takes."""
+    table = _table(
+        f"CPU time a span, drained, encoded, sent to a live receiver, {results['rounds']} × {results['seconds']:g} s; "
+        "spans a request, bytes a span",
+        "", "µs", "95 %", "target", "SDK to it", "95 %", "batch", "bytes",
+    )  # fmt: skip
+    for name, row in export.summary(results).items():
+        cost, times, target = row["span_ns"], row["sdk_to_it"], row["target_ns"]
+        table.add_row(
+            export.VARIANTS[name].label,
+            _micros(cost["estimate"]),
+            f"{_micros(cost['low'])}–{_micros(cost['high'])}",
+            "" if target is None else _target(f"≤ {target / 1000:g}", met=cost["estimate"] <= target),
+            "" if times is None else f"{times['estimate']:.1f}",
+            "" if times is None else f"{times['low']:.1f}–{times['high']:.1f}",
+            f"{row['spans_a_request']:,.0f}",
+            f"{row['bytes_a_span']:,.0f}",
+        )
+    yield table

@@ -6,8 +6,9 @@ import statistics
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from otel_trading.bench import children, machine
+from otel_trading.bench.api_forms import SDK
 from otel_trading.bench.forms import ALLOCATE_NOTHING
-from otel_trading.bench.intervals import Interval, median
+from otel_trading.bench.intervals import Interval, median, ratio_of_medians
 from otel_trading.bench.measure import Timing
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def run(
         "effort": effort._asdict(),
         "missing": missing,
         "forms": {},
+        "api": {},
         "drain": {},
         "footprint": {},
     }
@@ -78,15 +80,31 @@ def run(
             "allocation_records": effort.records[backend],
         }
         results["forms"][backend] = children.task("forms", options, backend=backend, progress=step)["forms"]
+        results["api"][backend] = _api(backend, effort, backend, step)
         options = {"rounds": effort.drain_rounds, "slots": effort.slots}
         results["drain"][backend] = children.task("drain", options, backend=backend)
         results["footprint"][backend] = [children.footprint(backend) for _ in range(min(STARTS, effort.drain_rounds))]
+    if results["api"]:
+        results["api"][SDK] = _api(SDK, effort, None, lambda done: progress and progress(SDK, done))
     return results
+
+
+def _api(
+    name: str, effort: Effort, backend: str | None, progress: Callable[[int], object]
+) -> dict[str, dict[str, Any]]:
+    options = {"backend": name, "rounds": effort.rounds, "block_ns": effort.block_ns}
+    found: dict[str, dict[str, Any]] = children.task("api", options, backend=backend, progress=progress)["forms"]
+    return found
 
 
 def ratio(form: dict[str, Any]) -> Interval:
     """A form's cost in floors."""
     return median(Timing(**form["timing"]).ratios())
+
+
+def to_stock(form: dict[str, Any], stock: dict[str, Any]) -> Interval:
+    """How many times our cost the stock SDK's same form has; in floors, as they ran in different processes."""
+    return ratio_of_medians(Timing(**stock["timing"]).ratios(), Timing(**form["timing"]).ratios())
 
 
 def cost_ns(form: dict[str, Any]) -> Interval:
@@ -118,6 +136,12 @@ def checks(results: dict[str, Any]) -> list[Check]:
             if backend == "native" and key in ALLOCATE_NOTHING:
                 peak = form["allocations"]["peak_bytes"]
                 found.append(Check(backend, f"{form['label']}, bytes allocated", peak, 0, peak == 0))
+    for backend, forms in results["api"].items():
+        for form in forms.values():
+            if form["target"] is not None:
+                cost = ratio(form).estimate
+                label = f"API: {form['label']}, floors"
+                found.append(Check(backend, label, cost, form["target"], cost <= form["target"]))
     for backend, footprints in results["footprint"].items():
         added = memory(footprints)
         if added is not None:

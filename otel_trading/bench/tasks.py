@@ -74,6 +74,28 @@ def measure_forms(
     }
 
 
+def measure_api(progress: Callable[[int], object], *, backend: str, rounds: int, block_ns: int) -> dict[str, Any]:
+    """Time the forms of OpenTelemetry's API: on our provider, or on the stock SDK where ``backend`` says so.
+
+    What the spans leave behind is taken away between the blocks: the drain runs there, and so does the SDK's exporter,
+    which takes everything and does nothing.
+    """
+    import otel_trading as ot
+    from otel_trading.bench import api_forms
+    from otel_trading.bench.measure import measure
+
+    stock = backend == api_forms.SDK
+    if not stock:
+        start_idle()
+    forms = api_forms.forms(backend)
+    timings = measure(
+        forms, rounds=rounds, block_ns=block_ns, between=None if stock else ot.accounts, progress=progress
+    )
+    if not stock:
+        ot.shutdown()
+    return {"forms": {form.key: {**_form(form), "timing": asdict(timings[form.key])} for form in forms}}
+
+
 def _form(form: Form) -> dict[str, Any]:
     return {"label": form.label, "statement": form.statement, "target": form.target}
 

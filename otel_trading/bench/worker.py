@@ -30,6 +30,14 @@ def main(task: str, arguments: str) -> None:
         from otel_trading.bench.tasks import measure_drain
 
         result = measure_drain(progress, **options)
+    elif task == "api":
+        from otel_trading.bench.tasks import measure_api
+
+        result = measure_api(progress, **options)
+    elif task == "export":
+        from otel_trading.bench.export_task import measure_export
+
+        result = measure_export(**options)
     elif task == "paced":
         from otel_trading.bench.trading import measure_paced
 

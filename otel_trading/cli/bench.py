@@ -1,12 +1,15 @@
 """Measure what recording costs on this machine.
 
 Without options: every form of recording on both backends, in floors (one floor is two bare
-time.perf_counter_ns() calls, what timing by hand costs), what it allocates, how fast the drain is, and what
-memory and start-up time it adds. About three minutes.
+time.perf_counter_ns() calls, what timing by hand costs), OpenTelemetry's API on both and on the stock SDK, what
+recording allocates, how fast the drain is, and what memory and start-up time it adds. About four minutes.
 
 With --paced: the tail. A program gets 10,000 market-data updates a second and sends 1,000 orders; its latency is
 counted from the time at which each update was due; plain, with our backends, and with the OpenTelemetry SDK.
-About seven minutes. Leave the machine alone meanwhile: neighbours are in the tails too.
+About seven minutes.
+
+With --export: CPU time a span from the ring to a live local receiver, over http and grpc, with both backends and with
+the OpenTelemetry SDK. About two minutes. Leave the machine alone meanwhile: neighbours are in the tails too.
 """
 
 from __future__ import annotations
@@ -50,11 +53,12 @@ def _seconds(text: str) -> float:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("--paced", action="store_true", help="measure latency under a paced load instead")
-    parser.add_argument("--rounds", type=_positive, metavar="N", help="rounds (default: 25; paced: 7)")
-    parser.add_argument("--seconds", type=_seconds, default=10.0, metavar="S", help="paced: of each run (default: 10)")
+    parser.add_argument("--export", action="store_true", help="measure what getting spans to a receiver costs instead")
+    parser.add_argument("--rounds", type=_positive, metavar="N", help="rounds (default: 25; paced and export: 7)")
+    parser.add_argument("--seconds", type=_seconds, metavar="S", help="of each run (default: paced 10, export 2)")
     parser.add_argument("--quick", action="store_true", help="a smoke test: the figures mean little")
     parser.add_argument("--backend", choices=("native", "pure"), help="this backend only (default: both)")
-    parser.add_argument("--no-sdk", action="store_true", help="paced: leave the OpenTelemetry SDK out")
+    parser.add_argument("--no-sdk", action="store_true", help="paced and export: leave the OpenTelemetry SDK out")
     parser.add_argument("--check", action="store_true", help="exit 1 where a target is missed")
     parser.add_argument("--json", metavar="FILE", help="write everything that was measured ('-': standard output)")
 
@@ -69,7 +73,8 @@ def run(arguments: argparse.Namespace) -> int:
     if not console.is_terminal:
         console = Console(stderr=console.stderr, width=_WIDTH)
     with Console(stderr=True).status("measuring …") as status:
-        results, tables, checks = (_paced if arguments.paced else _suite)(arguments, status.update)
+        measure = _paced if arguments.paced else _export if arguments.export else _suite
+        results, tables, checks = measure(arguments, status.update)
     results["checks"] = [check._asdict() for check in checks]
     for table in tables:
         console.print(table)
@@ -78,7 +83,8 @@ def run(arguments: argparse.Namespace) -> int:
     elif arguments.json:
         Path(arguments.json).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
         console.print(f"Everything is in {arguments.json}", highlight=False)
-    console.print(f"Next: otel-trading {'bench' if arguments.paced else 'bench --paced'}", highlight=False)
+    following = "bench" if arguments.export else "bench --export" if arguments.paced else "bench --paced"
+    console.print(f"Next: otel-trading {following}", highlight=False)
     return 1 if arguments.check and not all(check.met for check in checks) else 0
 
 
@@ -114,8 +120,7 @@ def _suite(arguments: argparse.Namespace, say: Any) -> _Outcome:
 def _paced(arguments: argparse.Namespace, say: Any) -> _Outcome:
     from otel_trading.bench import children, machine, paced, report
 
-    rounds = arguments.rounds or (2 if arguments.quick else 7)
-    seconds = min(arguments.seconds, 0.3) if arguments.quick else arguments.seconds
+    rounds, seconds = _length(arguments, 10.0, 0.3)
     wanted = [name for name in paced.VARIANTS if name == "bare" or arguments.backend in (None, name.partition("-")[0])]
     if not arguments.no_sdk and "sdk" not in wanted:
         wanted.append("sdk")
@@ -136,3 +141,36 @@ def _paced(arguments: argparse.Namespace, say: Any) -> _Outcome:
     results = {"machine": machine.describe(), **measured, "summary": paced.summary(measured)}
     checks = report.paced_check(results)
     return results, [*report.paced_tables(results), *notes, report.missed_table(checks)], checks
+
+
+def _length(arguments: argparse.Namespace, seconds: float, quick: float) -> tuple[int, float]:
+    """Rounds, and the seconds of each."""
+    rounds = arguments.rounds or (2 if arguments.quick else 7)
+    wanted = arguments.seconds or seconds
+    return rounds, min(wanted, quick) if arguments.quick else wanted
+
+
+def _export(arguments: argparse.Namespace, say: Any) -> _Outcome:
+    from otel_trading.bench import children, export, machine, report
+
+    if not children.has_otlp():
+        message = "there is nothing to export with: pip install otel-trading[otlp]"
+        raise BenchmarkError(message)
+    rounds, seconds = _length(arguments, 2.0, 0.05)
+    wanted = [name for name, one in export.VARIANTS.items() if arguments.backend in (None, one.backend)]
+    if arguments.backend is not None and not arguments.no_sdk:
+        wanted += [name for name, one in export.VARIANTS.items() if one.backend is None]
+    if arguments.no_sdk:
+        wanted = [name for name in wanted if export.VARIANTS[name].backend is not None]
+    notes: list[RenderableType] = []
+    if any(name.startswith("native") for name in wanted) and not children.has_native():
+        wanted = [name for name in wanted if not name.startswith("native")]
+        notes.append("The native backend was not measured: its C extension is not built.")
+
+    def progress(number: int, name: str) -> None:
+        say(f"round {number + 1} of {rounds}: {export.VARIANTS[name].label}, {seconds:g} s")
+
+    measured = export.run(seconds=seconds, rounds=rounds, seed=3, variants=wanted, progress=progress)
+    results = {"machine": machine.describe(), **measured, "summary": export.summary(measured)}
+    checks = export.checks(results)
+    return results, [*report.export_tables(results), *notes, report.missed_table(checks)], checks

@@ -330,6 +330,7 @@ def result(**changes: Any) -> dict[str, Any]:
     entry = {"label": "start / stop", "statement": "", "target": 0.9, "timing": timing, "allocations": heap, **changes}
     return {
         "forms": {"native": {"start_stop": entry}},
+        "api": {},
         "drain": {"native": {"spans_per_second": {"plain": [3e6], "attributes": [2e6]}}},
         "footprint": {"native": [{"import_ns": 1, "configure_ns": 1, "memory": memory}]},
         "missing": [],
@@ -348,7 +349,7 @@ def test_targets_met_and_missed_are_told_apart() -> None:
 
 def test_a_backend_that_is_not_built_is_named() -> None:
     """Results without the native backend say that it was not measured."""
-    found = {"forms": {}, "drain": {}, "footprint": {}, "missing": ["native"]}
+    found = {"forms": {}, "api": {}, "drain": {}, "footprint": {}, "missing": ["native"]}
     assert "native backend was not measured" in rendered(report.suite_tables(found))
     assert suite.checks(found) == []
 
@@ -364,6 +365,7 @@ def test_command_measures_prints_and_writes(tmp_path: Path, capsys: pytest.Captu
     assert shown.rstrip().endswith("otel-trading bench --paced")
     found = json.loads(file.read_text())
     assert list(found["forms"]) == [ot.backend]
+    assert list(found["api"]) == [ot.backend, "sdk"]
     assert {"backend", "what", "measured", "target", "met"} == set(found["checks"][0])
 
 
