@@ -15,9 +15,14 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from otel_trading._version import __version__
+from otel_trading.cli.arguments import Parser, nearest
 from otel_trading.errors import OtelTradingError
 
 SUBCOMMANDS: dict[str, tuple[str, str]] = {
+    "run": ("otel_trading.cli.run", "run a command with every Python in it instrumented"),
+    "config": ("otel_trading.cli.config", "check the configuration, and show what is in force"),
+    "info": ("otel_trading.cli.info", "which backend, clock and directory, and what is recording now"),
+    "doctor": ("otel_trading.cli.doctor", "check everything that recording and exporting need"),
     "demo": ("otel_trading.cli.demo", "a traced trading pipeline, live, and what tracing it cost"),
     "bench": ("otel_trading.cli.bench", "what each form of recording costs on this machine"),
 }
@@ -46,16 +51,14 @@ def _overview() -> str:
     return "commands:\n" + "\n".join(lines)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="otel-trading",
+        usage="otel-trading [--help] [--version] COMMAND …",
         description="Tracing and metrics for trading programs, at a cost that the trade does not notice.",
         epilog=_overview() + "\n\notel-trading COMMAND --help tells more.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"otel-trading {__version__}")
-    parser.add_argument("command", choices=list(SUBCOMMANDS), metavar="COMMAND", help="what to do: see below")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="…", help="the command's own arguments")
     return parser
 
 
@@ -64,15 +67,15 @@ def _run(argv: Sequence[str]) -> int:
     if not argv:
         parser.print_help()
         return EXIT_CANNOT_RUN
-    first = parser.parse_args(argv)
-    module: Subcommand = importlib.import_module(SUBCOMMANDS[first.command][0])
-    own = argparse.ArgumentParser(
-        prog=f"otel-trading {first.command}",
-        description=module.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    command, *rest = argv
+    if command.startswith("-"):
+        parser.parse_args([command])  # ends by --help, --version, or a mistake
+    if command not in SUBCOMMANDS:
+        parser.error(f"there is no command {command!r}{nearest(command, SUBCOMMANDS)}")
+    module: Subcommand = importlib.import_module(SUBCOMMANDS[command][0])
+    own = Parser(prog=f"otel-trading {command}", description=module.__doc__)
     module.add_arguments(own)
-    return module.run(own.parse_args(first.arguments))
+    return module.run(own.parse_args(rest))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
