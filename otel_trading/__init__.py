@@ -3,9 +3,11 @@
 from otel_trading._backend import PureBackendWarning, SubinterpreterError, backend
 from otel_trading._version import __version__
 from otel_trading.errors import BackendError, ConfigurationError, OtelTradingError
-from otel_trading.lifecycle import accounts, configure, enable, flush, shutdown, stats
+from otel_trading.lifecycle import configure, enable, flush, shutdown
+from otel_trading.orders import Order, order
 from otel_trading.probes import P0, P1, P2, P3, counter, gauge, histogram, probe
-from otel_trading.propagation import current_trace_id, extract, inject
+from otel_trading.propagation import carry, current_trace_id, extract, inject
+from otel_trading.totals import accounts, stats
 
 __all__ = [
     "P0",
@@ -14,12 +16,14 @@ __all__ = [
     "P3",
     "BackendError",
     "ConfigurationError",
+    "Order",
     "OtelTradingError",
     "PureBackendWarning",
     "SubinterpreterError",
     "__version__",
     "accounts",
     "backend",
+    "carry",
     "configure",
     "counter",
     "current_trace_id",
@@ -29,6 +33,7 @@ __all__ = [
     "gauge",
     "histogram",
     "inject",
+    "order",
     "probe",
     "shutdown",
     "stats",

@@ -90,6 +90,12 @@ def probe(
     return found[0]
 
 
+def defined(name: str) -> Probe | None:
+    """Give the probe of that name where the program has defined it."""
+    found = _probes.get(name)
+    return None if found is None else found[0]
+
+
 def _shown(options: tuple[object, ...]) -> str:
     return ", ".join(f"{key}={value!r}" for key, value in zip(("tier", "sla", "leaf", "kind"), options, strict=True))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 from collections.abc import AsyncIterator, Iterator
+from decimal import Decimal
 from pathlib import Path
 
 from typing_extensions import assert_type
@@ -91,7 +92,7 @@ with probe as span:
     assert_type(span.recording, bool)
 with probe.span(symbol="BTCUSDT", qty=1.5, retries=3, live=True) as span:
     span.set_attribute("price", 27_000.5)
-    span.set_attribute("price", object())  # type: ignore[arg-type]
+    span.set_attribute("price", object())
 token = probe.start()
 probe.stop(token)
 probe.stop(probe.start(), ValueError())
@@ -111,6 +112,21 @@ with ot.extract(headers) as parent:
     probe.stop(probe.start(parent))
 with ot.extract({b"traceparent": b"x"}), probe.span(parent, side="buy"):
     pass
+assert_type(ot.inject(bytearray(25)), bytearray)
+with ot.extract(bytes(25)), ot.extract(memoryview(b"")):
+    pass
+assert_type(ot.carry(plain)("BTCUSDT"), int)
+
+# ---- orders
+
+order = ot.order("t-1", symbol="BTCUSDT", side="buy", qty=Decimal("1.5"), price="64000.5")
+assert_type(order, ot.Order)
+assert_type(order.state, str)
+order.ack()
+order.fill(64_000.5, Decimal(1))
+order.cancel()
+ot.order("t-2").reject("insufficient margin")
+ot.order("t-3", side=1)  # type: ignore[arg-type]
 
 # ---- errors
 
