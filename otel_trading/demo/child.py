@@ -5,7 +5,7 @@ standard output:
 
 ========== ===========================================================================
 ``status`` live figures, at once
-``quiet``  make no new work; answers when what was under way is done, or 2 s are over
+``quiet``  make no new work; answers when what was under way is done, or 4 s are over
 ``report`` statistics, accounts and measured cost; the process goes on living
 ``exit``   end
 ========== ===========================================================================
@@ -38,7 +38,7 @@ from otel_trading.errors import OtelTradingError
 if TYPE_CHECKING:
     from otel_trading.demo.cost import Recipe
 
-QUIET_LIMIT = 2.0
+QUIET_LIMIT = 4.0
 """Seconds that work under way gets to end."""
 
 
@@ -48,10 +48,17 @@ class Child:
     service = ""
     recipes: tuple[Recipe, ...] = ()
 
-    def __init__(self) -> None:
-        """Configure recording, and note what that took of memory."""
+    def __init__(self, instrument: Mapping[str, Any] | None = None) -> None:
+        """Configure recording, and note what that took of memory.
+
+        ``instrument`` has the options of the instrumentor of ``websockets``; None leaves it out.
+        """
         self.before = footprint.private_bytes()
         ot.configure(service=self.service, config=CONFIG)
+        if instrument is not None:
+            from otel_trading.instrument.websockets import WebsocketsInstrumentor
+
+            WebsocketsInstrumentor().instrument(**instrument)
         self.configured = footprint.private_bytes()
         self.started_ns = time.monotonic_ns()
         self.quiet_ns = 0

@@ -72,7 +72,7 @@ class Exchange(child.Child):
     """The server."""
 
     service = "exchange"
-    recipes = (Recipe("exchange.match", ("attributes", "extract", "inject"), ("counter",), path=True),)
+    recipes = (Recipe("exchange.match", ("attributes", "extract", "inject"), ("counter",), path=1),)
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         """Read what is to be served."""

@@ -18,6 +18,7 @@ import json
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -113,8 +114,8 @@ class Gateway(child.Child):
 
     service = "gateway"
     recipes = (
-        Recipe("gateway.accept", ("attributes", "extract", "inject"), path=True),
-        Recipe("gateway.route", ("span", "inject"), ("counter", "gauge", "gauge"), path=True),
+        Recipe("gateway.accept", ("attributes", "extract", "inject"), path=1),
+        Recipe("gateway.route", ("span", "inject"), ("counter", "gauge", "gauge"), path=1),
     )
 
     def __init__(self, arguments: argparse.Namespace) -> None:
@@ -172,6 +173,8 @@ class Gateway(child.Child):
                 answers = [{"type": "reject", "reason": str(error)}]
                 refused.add(1)
             span.set_attribute("routed", routed_it)
+            if answers[0]["type"] == "ack":
+                span.set_attribute("filled", _filled(answers))
             for answer in answers:
                 answer["order_id"] = order_id
                 with contextlib.suppress(ConnectionClosed):  # the bot has gone; the order is counted all the same
@@ -243,6 +246,12 @@ def _answers(message: Mapping[str, object]) -> list[dict[str, object]]:
         fill = {name: result[name] for name in ("avg_deal_price", "amount", "left", "finish_as")}
         answers.append({"type": "fill", **fill})
     return answers
+
+
+def _filled(answers: list[dict[str, object]]) -> str:
+    """Tell how much of an acknowledged order was filled: all, part or none of it."""
+    fill = answers[-1]
+    return "none" if fill["type"] == "ack" else "all" if Decimal(str(fill["left"])) == 0 else "part"
 
 
 def arguments() -> argparse.ArgumentParser:

@@ -31,5 +31,11 @@ UPDATES_A_CANDLE = 11
 RECORDED_UPDATES_A_CANDLE = 5
 """Recordings are short, and their updates spread over many symbols."""
 
-CONFIG = {"ring.slots": 16_384, "ring.thread_slots": 1_024, "ring.arena_bytes": 256 * 1024, "names.max": 4_096}
+CONFIG = {
+    "ring.slots": 16_384,
+    "ring.thread_slots": 1_024,
+    "ring.arena_bytes": 256 * 1024,
+    "names.max": 4_096,
+    "orders.max": 1_024,
+}
 """Rings for seconds of this load, not for the busiest quarter of a minute that the defaults (131,072) hold."""

@@ -10,6 +10,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
+from otel_trading import semconv
 from otel_trading.demo import result as results
 from otel_trading.demo.options import CONFIG
 from otel_trading.demo.waterfall import COLOURS, Waterfall
@@ -84,10 +85,11 @@ def stage_table(result: Result, gap: int) -> Table:
 
 def _market_lines(result: Result) -> Iterator[str]:
     bot = result.reports["bot"]
-    rate = bot["received"] / max(result.lasted, 1e-9)
-    yield f"{bot['received']:,} updates in {result.lasted:.1f} s ({rate:,.0f}/s), with those of the bot's own trades"
-    backlog = f"backlog at most {bot['depth_max']:,}, at the end {bot['backlog']:,}"
-    wait, late = result.instrument("bot", "queue.wait"), result.instrument("exchange", "market_data.late")
+    rate = bot["handled"] / max(result.lasted, 1e-9)
+    yield f"{bot['handled']:,} updates in {result.lasted:.1f} s ({rate:,.0f}/s), with those of the bot's own trades"
+    backlog = f"backlog at most {result.joiner.backlog_max:,}, at the end {result.joiner.backlog:,}"
+    wait = result.instrument("bot", semconv.WEBSOCKET_QUEUE_LAG, f'{{"{semconv.VENUE}":"paper"}}')
+    late = result.instrument("exchange", "market_data.late")
     if wait and wait["count"]:
         backlog += f"; each waited {time_text(wait['p50'])}, p99 {time_text(wait['p99'])}"
     yield backlog
@@ -133,7 +135,7 @@ def cost_table(result: Result) -> Table:
 
 
 def _cost_lines(result: Result) -> Iterator[str]:
-    yield f"added to a market data update: {result.update_us():.2f} µs (a span and four metrics)"
+    yield f"added to a market data update: {result.update_us():.2f} µs (two spans and three metrics)"
     slots, default = CONFIG["ring.slots"], 131_072
     yield f"a ring holds {slots:,} records here; the default of {default:,} is 17 MB more a process"
     yield f"for comparison, all that the processes did: {result.cost()['all']['process_cpu_percent']:.0f} % of a core"

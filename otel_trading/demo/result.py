@@ -10,7 +10,7 @@ from otel_trading.demo import stages
 from otel_trading.demo.options import Options
 from otel_trading.demo.traces import Joiner, Trace
 
-SCHEMA = "otel-trading/demo/1"
+SCHEMA = "otel-trading/demo/2"
 """The JSON document's ``schema``; the number rises when a reader of the former one would be misled."""
 
 OUTCOMES = ("exported", "sampled_out", "overwritten", "refused", "pending")
@@ -48,11 +48,11 @@ class Result:
                 if stage := found.get((process, name)):
                     yield process, stage
 
-    def instrument(self, process: str, name: str) -> Mapping[str, Any] | None:
-        """Give an instrument's document."""
+    def instrument(self, process: str, name: str, attributes: str = "") -> Mapping[str, Any] | None:
+        """Give the document of an instrument with these attributes, a JSON object."""
         report = self.reports.get(process)
         instruments = report["summary"]["instruments"] if report else []
-        return next((one for one in instruments if one["name"] == name), None)
+        return next((one for one in instruments if (one["name"], one["attributes"]) == (name, attributes)), None)
 
     # ---- cost ----
 
@@ -82,7 +82,8 @@ class Result:
     def update_us(self) -> float:
         """Give what recording adds to the handling of one market data update, in microseconds."""
         report = self.reports.get("bot")
-        return report["cost"]["operations_ns"]["market_data.handle"] / 1e3 if report else 0.0
+        operations = report["cost"]["operations_ns"] if report else {}
+        return float(sum(operations.get(name, 0.0) for name in stages.BEFORE) / 1e3)
 
     # ---- accounts ----
 
@@ -115,7 +116,11 @@ class Result:
             "seed": None if options.replay else options.seed,
             "speed": options.speed if options.replay else None,
             "stages": [{"process": process, **_without_windows(stage)} for process, stage in self.stages()],
-            "market_data": {name: bot.get(name) for name in ("received", "handled", "backlog", "depth_max")},
+            "market_data": {
+                "handled": bot.get("handled"),
+                "backlog": self.joiner.backlog,
+                "backlog_max": self.joiner.backlog_max,
+            },
             "orders": {name: bot.get(name) for name in (*names, "reasons")},
             "traces": {
                 **self.joiner.outcomes,

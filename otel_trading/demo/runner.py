@@ -140,17 +140,18 @@ class Runner:
 
     def finish(self) -> None:
         """Let the work under way end, take the reports, and read the segments for the last time."""
-        for service in ("bot", "gateway", "exchange"):
+        for service in ("exchange", "bot", "gateway"):  # the market closes first; orders are still answered
             self.processes[service].ask("quiet")
         self.gather()
+        for attached in self.attached:  # now: to measure the cost, each process then records more than a ring holds
+            self.result.unread[attached.service] = attached.missed()
         for process in self.processes.values():
             process.tell("report")
         for service, process in self.processes.items():
             report = process.answer("report", _REPORT_LIMIT)
             self.result.reports[service] = {key: value for key, value in report.items() if key != "event"}
+            self.result.joiner.ignored.add(int(report["calibration_trace_id"], 16))
         self.gather()
-        for attached in self.attached:
-            self.result.unread[attached.service] = attached.missed()
         if self.traces is not None:
             for trace in self.result.joiner.unfinished:
                 self.traces.write(json.dumps(trace.document()) + "\n")

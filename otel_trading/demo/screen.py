@@ -56,7 +56,7 @@ class Screen:
         now = time.monotonic()
         if bot is not self._bot:
             self._bot = bot
-            self._history.append((now, int(bot.get("received", 0))))
+            self._history.append((now, int(bot.get("handled", 0))))
             while len(self._history) > 1 and now - self._history[0][0] > _RATE_WINDOW:
                 self._history.pop(0)
         if self._live is not None:
@@ -75,7 +75,7 @@ class Screen:
         )
         figures = Text()
         if self._history:
-            backlog = bot.get("backlog", 0)
+            backlog = self._joiner.backlog
             for label, value, style in (
                 ("updates/s", f"{self._rate():,.0f}", "bold"),
                 ("orders", f"{bot.get('sent', 0):,}", "bold"),

@@ -101,7 +101,6 @@ class Order:
     quantity: Decimal
     price: Decimal
     mid: Decimal
-    sent_ns: int = 0
 
 
 def order_of(signal: Signal, book: Book, order_id: str) -> Order | None:

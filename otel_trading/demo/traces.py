@@ -5,10 +5,12 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from otel_trading import semconv
 from otel_trading.demo import stages
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 UNDER_WAY = 20_000
 """Traces that may be unfinished at a time; beyond it, the oldest is given up and counted."""
 
+_UPDATES = 4096  # of the market, the newest, that may still turn out to have led to an order
 _SCALE = 64  # buckets for each factor of two, as in the exported histograms
 
 
@@ -32,6 +35,11 @@ class Piece:
     end_ns: int
     status: int
     attributes: dict[str, AttributeValue]
+
+    @property
+    def happened_ns(self) -> int:
+        """When it began; of an order's event, which began with the order, when it came."""
+        return self.end_ns if self.stage in stages.EVENTS else self.start_ns
 
     def document(self) -> dict[str, Any]:
         """Give it for JSON."""
@@ -73,30 +81,35 @@ class Trace:
         """The client's id of the order; "" before it is known."""
         return str(next((piece.attributes["order_id"] for piece in self.pieces if "order_id" in piece.attributes), ""))
 
+    @property
+    def symbol(self) -> str:
+        """What was traded."""
+        decision = self.find(stages.DECISION)
+        return str(decision.attributes.get("symbol", "")) if decision else ""
+
     def outcome(self) -> str | None:
         """Tell how it ended: hold, denied, acked, filled or rejected; None while spans are missing."""
-        root = self.find(stages.ROOT)
-        if root is None:
+        decision = self.find(stages.DECISION)
+        if decision is None:
             return None
-        decided = str(root.attributes.get("outcome", "order"))
+        decided = str(decision.attributes.get("outcome", "order"))
         if decided != "order":
             return decided
-        there = {piece.stage for piece in self.pieces}
-        if ack := self.find("order.ack"):
-            filled = ack.attributes.get("filled") is True
-            missing = stages.expected(filled=filled) - there
-            return None if missing else ("filled" if filled else "acked")
         accept = self.find("gateway.accept")
-        if accept is None or not {"order.reject", "order.submit"} <= there:
+        if accept is None:
             return None
-        wanted = {"gateway.route", "exchange.match"} if accept.attributes.get("routed") is True else set()
-        return "rejected" if wanted <= there else None
+        filled = str(accept.attributes.get("filled", ""))
+        if filled:
+            outcome, wanted = ("acked" if filled == "none" else "filled"), stages.expected(filled)
+        else:
+            outcome, wanted = "rejected", stages.expected_of_reject(routed=accept.attributes.get("routed") is True)
+        return outcome if wanted <= Counter(piece.stage for piece in self.pieces) else None
 
     def ordered(self) -> list[tuple[int, Piece]]:
         """Give the spans as a tree is read, parents before children and earlier before later, each with its depth."""
         known = {piece.span_id for piece in self.pieces}
         children: dict[int, list[Piece]] = {}
-        for piece in sorted(self.pieces, key=lambda piece: piece.start_ns):
+        for piece in sorted(self.pieces, key=lambda piece: piece.happened_ns):
             children.setdefault(piece.parent_id if piece.parent_id in known else 0, []).append(piece)
 
         def walk(parent: int, depth: int) -> Iterator[tuple[int, Piece]]:
@@ -172,26 +185,48 @@ class Joiner:
         self.live: dict[str, Live] = {}
         self.outcomes: dict[str, int] = dict.fromkeys(("filled", "acked", "rejected", "denied", "hold"), 0)
         self.given_up = 0
+        self.ignored: set[int] = set()  # traces that are no order's
+        self.backlog = self.backlog_max = 0  # messages that waited behind the one that the bot took
+        self._before: OrderedDict[int, list[Piece]] = OrderedDict()
 
     def add(self, process: str, names: list[str], spans: Iterable[SpanState]) -> list[Trace]:
         """Take spans of ``process``, whose probes' names are ``names``; give the order traces that are now whole."""
         touched: dict[int, Trace] = {}
-        for probe, _, trace_id, span_id, parent_id, start, end, status, _, _, _, attributes, _ in spans:
+        for state in spans:
+            probe, _, trace_id, span_id, parent_id, start, end, status, _, _, _, attributes = state[:12]
             stage = names[probe] if probe < len(names) else ""
-            if stage not in stages.SHOWN:
+            if stage not in stages.SHOWN or trace_id in self.ignored:
                 continue
             self._measure(process, stage, end - start)
-            if stage in stages.ORDER:
-                trace = self._open.get(trace_id)
-                if trace is None:
-                    trace = self._open[trace_id] = Trace(trace_id)
-                trace.pieces.append(Piece(process, stage, span_id, parent_id, start, end, status, attributes))
+            if stage not in stages.ORDER:
+                continue
+            piece = Piece(process, stage, span_id, parent_id, start, end, status, attributes)
+            trace = self._trace_of(trace_id, piece)
+            if trace is not None:
+                trace.pieces.append(piece)
                 touched[trace_id] = trace
         whole = [trace for trace in touched.values() if self._close(trace)]
         while len(self._open) > UNDER_WAY:
             del self._open[next(iter(self._open))]
             self.given_up += 1
         return whole
+
+    def _trace_of(self, trace_id: int, piece: Piece) -> Trace | None:
+        """Give the trace that a span belongs to; None for an update of the market that has led to nothing so far."""
+        trace = self._open.get(trace_id)
+        if trace is None and (piece.stage == stages.HANDLE or not piece.parent_id):
+            if piece.stage in stages.BEFORE:
+                if piece.stage == stages.RECEIVE:
+                    self.backlog = int(piece.attributes.get(semconv.WEBSOCKET_BACKLOG, 0))
+                    self.backlog_max = max(self.backlog_max, self.backlog)
+                self._before.setdefault(trace_id, []).append(piece)
+                if len(self._before) > _UPDATES:
+                    self._before.popitem(last=False)
+            return None  # else a message that is no order's: a subscription
+        if trace is None:
+            trace = self._open[trace_id] = Trace(trace_id)
+            trace.pieces += self._before.pop(trace_id, ())
+        return trace
 
     def _measure(self, process: str, stage: str, duration_ns: int) -> None:
         live = self.live.get(stage)

@@ -61,11 +61,11 @@ class Waterfall:
 
     def _head(self, width: int) -> Text:
         trace = self.trace
-        root = rows[0][1] if (rows := trace.ordered()) else None
-        symbol = root.attributes.get("symbol", "") if root else ""
         took = units.seconds(trace.duration_ns / 1e9)
         head = Text(
-            f"{trace.order_id} {symbol}: {took} from candle to {_END.get(trace.outcome() or '', 'end')}".ljust(width),
+            f"{trace.order_id} {trace.symbol}: {took} from tick to {_END.get(trace.outcome() or '', 'end')}".ljust(
+                width
+            ),
             "dim",
         )
         return head + Text("     after       took", style="bold")

@@ -149,17 +149,22 @@ def test_every_acknowledged_order_has_each_stage_once(demo: tuple[dict[str, Any]
     acked = [trace for trace in traces if trace["outcome"] in ("filled", "acked")]
     assert len(acked) == document["orders"]["acked"] > 10
     for trace in acked:
-        spans = {span["stage"]: span for span in trace["spans"]}
-        filled = trace["outcome"] == "filled"
-        assert Counter(span["stage"] for span in trace["spans"]) == Counter(stages.expected(filled=filled))
-        for stage, span in spans.items():
-            process, parent = stages.ORDER[stage]
+        spans = {span["span_id"]: span for span in trace["spans"]}
+        assert len(spans) == len(trace["spans"])
+        (filled,) = [span["attributes"]["filled"] for span in trace["spans"] if span["stage"] == "gateway.accept"]
+        assert (filled == "none") == (trace["outcome"] == "acked")
+        assert Counter(span["stage"] for span in trace["spans"]) == stages.expected(filled)
+        for span in trace["spans"]:
+            process, parents = stages.ORDER[span["stage"]]
             assert span["process"] == process
-            assert span["parent_id"] == (spans[parent]["span_id"] if parent else None)
+            assert (spans[span["parent_id"]]["stage"] if span["parent_id"] else None) in parents
             assert span["end_unix_ns"] >= span["start_unix_ns"]
-        assert len({span["span_id"] for span in trace["spans"]}) == len(spans)
-        ids = {spans[stage]["attributes"]["order_id"] for stage in ("candle.process", "risk.check", "exchange.match")}
+        assert sum(span["parent_id"] is None for span in trace["spans"]) == 1
+        by_stage = {span["stage"]: span["attributes"] for span in trace["spans"]}
+        ids = {by_stage[stage]["order_id"] for stage in ("candle.process", "risk.check", "exchange.match")}
+        ids |= {by_stage[stage]["trading.order.id"] for stage in ("order.submit", "order.ack")}
         assert ids == {trace["order_id"]}
+        assert not any("trading.order.anomaly" in attributes for attributes in by_stage.values())
 
 
 def test_no_trace_is_broken(demo: tuple[dict[str, Any], list[dict[str, Any]], Path]) -> None:
@@ -215,7 +220,7 @@ def test_the_cost_is_measured_in_the_processes(demo: tuple[dict[str, Any], list[
         assert cost[process]["cpu_percent"] > 0
         assert cost[process]["memory_mb"] > 0
         assert cost[process]["order_us"] > 0
-    assert cost["all"]["order_spans"] == 9
+    assert cost["all"]["order_spans"] == 14
     total = sum(cost[process]["cpu_percent"] for process in stages.PROCESSES)
     assert cost["all"]["cpu_percent"] == pytest.approx(total)
 

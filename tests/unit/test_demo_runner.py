@@ -28,7 +28,8 @@ pytest.importorskip("websockets", reason="the demo needs websockets")
 def joiner() -> Joiner:
     """Make one that has seen some spans."""
     made = Joiner(1)
-    span: SpanState = (0, 2, 1, 1, 0, 1_000, 31_000, 0, 0, None, None, {}, 0)
+    span: SpanState = (0, 2, 1, 1, 0, 1_000, 31_000, 0, 0, None, None, {}, 0, None, None, [], [], 0, 0)
+    made.backlog = 7
     made.add("bot", ["market_data.handle"], [span] * 1234)
     return made
 
@@ -52,8 +53,8 @@ class TestScreen:
         on = console(terminal=True)
         screen = Screen(on, 10.0, joiner())
         with screen.shown():
-            screen.update({"received": 10, "sent": 1})
-            screen.update({"received": 20, "sent": 42, "filled": 40, "partly": 1, "rejected": 1, "backlog": 7})
+            screen.update({"handled": 10, "sent": 1})
+            screen.update({"handled": 20, "sent": 42, "filled": 40, "partly": 1, "rejected": 1})
         drawn = shown(on)
         for text in ("market_data.handle", "1,234", "orders 42", "filled 41", "backlog 7", "of 10.0 s"):
             assert text in drawn
@@ -64,7 +65,7 @@ class TestScreen:
         on = console(terminal=False)
         screen = Screen(on, 10.0, joiner())
         with screen.shown():
-            screen.update({"received": 10})
+            screen.update({"handled": 10})
         assert shown(on) == ""
 
     def test_before_the_first_figures_it_is_empty(self) -> None:

@@ -19,25 +19,32 @@ Row = tuple[str, tuple[object, ...]]
 
 
 def span(
-    stage: str, trace_id: int = 1, start: int = 0, end: int = 1000, **attributes: bool | float | str
+    stage: str, trace_id: int = 1, start: int = 0, end: int = 1000, *, answer: int = 0, **attributes: bool | float | str
 ) -> tuple[object, ...]:
-    """Make a span as a reader gives it; its id is its stage's number, its parent as it should be."""
-    _, parent = stages.ORDER.get(stage, ("bot", None))
+    """Make a span as a reader gives it; its id is its stage's number, its parent as it should be.
+
+    ``answer`` numbers the messages that come back from the gateway.
+    """
+    _, parents = stages.ORDER.get(stage, ("bot", (None,)))
+    parent = "gateway.accept" if answer else parents[0]
     parent_id = 1 + NAMES.index(parent) if parent else 0
     probe = NAMES.index(stage)
-    return (probe, 0, trace_id, probe + 1, parent_id, start, end, 0, 0, None, None, attributes, 0)
+    span_id = 100 + answer if answer else probe + 1
+    rest: tuple[object, ...] = (None, None, [], [], 0, 0)
+    return (probe, 0, trace_id, span_id, parent_id, start, end, 0, 0, None, None, attributes, 0, *rest)
 
 
-def order_spans(trace_id: int = 1, end: int = 1000, *, filled: bool = True) -> dict[str, list[tuple[object, ...]]]:
+def order_spans(trace_id: int = 1, end: int = 1000, *, filled: str = "all") -> dict[str, list[tuple[object, ...]]]:
     """Make all spans of an order's trace, by process."""
     found: dict[str, list[tuple[object, ...]]] = {process: [] for process in stages.PROCESSES}
-    for stage in stages.expected(filled=filled):
+    for stage, count in stages.expected(filled).items():
         attributes: dict[str, bool | str] = {}
-        if stage == "order.ack":
+        if stage == "gateway.accept":
             attributes = {"filled": filled, "order_id": f"t-{trace_id}"}
         if stage == "candle.process":
             attributes = {"outcome": "order", "symbol": "A_B"}
-        found[stages.ORDER[stage][0]].append(span(stage, trace_id, 0, end, **attributes))
+        for answer in range(count):
+            found[stages.ORDER[stage][0]].append(span(stage, trace_id, 0, end, answer=answer, **attributes))
     return found
 
 
@@ -49,8 +56,8 @@ def feed(joiner: Joiner, spans: dict[str, list[tuple[object, ...]]]) -> list[tra
     return whole
 
 
-@pytest.mark.parametrize(("filled", "outcome"), [(True, "filled"), (False, "acked")])
-def test_a_trace_is_whole_with_its_last_stage(filled: bool, outcome: str) -> None:  # noqa: FBT001
+@pytest.mark.parametrize(("filled", "outcome"), [("all", "filled"), ("part", "filled"), ("none", "acked")])
+def test_a_trace_is_whole_with_its_last_stage(filled: str, outcome: str) -> None:
     """The spans of three processes become one trace, whichever comes last, and nothing stays behind."""
     for last in stages.PROCESSES:
         joiner = Joiner(3)
@@ -77,8 +84,9 @@ def test_a_candle_without_an_order_is_counted_and_forgotten(outcome: str) -> Non
 def test_a_rejected_order_is_whole_with_what_it_came_to(routed: bool) -> None:  # noqa: FBT001
     """An order that the gateway refused never was at the exchange; one that the exchange refused was."""
     joiner = Joiner(3)
-    bot = [span(stage) for stage in ("signal.generate", "risk.check", "order.submit", "order.reject")]
-    bot.append(span("candle.process", outcome="order"))
+    of_the_bot = ("websocket.receive", "market_data.handle", "signal.generate", "risk.check", "order.submit")
+    bot = [span(stage) for stage in (*of_the_bot, "websocket.send", "order.reject")]
+    bot += [span("candle.process", outcome="order"), span("websocket.receive", answer=1)]
     spans = {"bot": bot, "gateway": [span("gateway.accept", routed=routed)]}
     if routed:
         assert feed(joiner, spans) == []
@@ -105,10 +113,48 @@ def test_unfinished_traces_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert joiner.given_up == 2
 
 
+def test_updates_of_the_market_are_no_traces() -> None:
+    """An update that led to nothing is forgotten, one that led to an order is in its trace; the backlog is noted."""
+    joiner = Joiner(1)
+    for number in range(1, 10):
+        receive = span("websocket.receive", number, **{"trading.websocket.backlog": 10 - number})
+        feed(joiner, {"bot": [receive, span("market_data.handle", number)]})
+    assert (joiner.backlog, joiner.backlog_max) == (1, 9)
+    assert joiner.unfinished == []
+    feed(joiner, {"bot": [span("signal.generate", 5)]})
+    (trace,) = joiner.unfinished
+    assert [piece.stage for piece in trace.pieces] == ["websocket.receive", "market_data.handle", "signal.generate"]
+
+
+def test_updates_of_the_market_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the newest are held."""
+    monkeypatch.setattr(traces, "_UPDATES", 3)
+    joiner = Joiner(1)
+    feed(joiner, {"bot": [span("websocket.receive", number) for number in range(1, 10)]})
+    assert list(joiner._before) == [7, 8, 9]
+
+
+def test_a_message_without_an_order_is_no_trace() -> None:
+    """A subscription is sent in no trace of an order's."""
+    joiner = Joiner(1)
+    send = list(span("websocket.send"))
+    send[4] = 0
+    feed(joiner, {"bot": [tuple(send)]})
+    assert joiner.unfinished == []
+
+
+def test_a_calibration_is_no_trace() -> None:
+    """What a process records to measure its cost is passed over."""
+    joiner = Joiner(1)
+    joiner.ignored.add(7)
+    feed(joiner, {"bot": [span("order.submit", 7)]})
+    assert (joiner.unfinished, joiner.live) == ([], {})
+
+
 def test_unknown_probes_are_passed_over() -> None:
     """Spans of probes that are no stage of the demo's do not count."""
     joiner = Joiner(1)
-    other: tuple[object, ...] = (99, 0, 1, 1, 0, 0, 1, 0, 0, None, None, {}, 0)
+    other: tuple[object, ...] = (99, 0, 1, 1, 0, 0, 1, 0, 0, None, None, {}, 0, None, None, [], [], 0, 0)
     assert joiner.add("bot", [*NAMES, "demo.calibration"], [other]) == []  # type: ignore[list-item]
     assert joiner.unfinished == []
 
@@ -118,8 +164,8 @@ def test_a_tree_is_read_parents_first() -> None:
     joiner = Joiner(1)
     (trace,) = feed(joiner, order_spans())
     depths = {piece.stage: depth for depth, piece in trace.ordered()}
-    assert (depths["candle.process"], depths["order.submit"], depths["gateway.accept"]) == (0, 1, 2)
-    assert (depths["gateway.route"], depths["exchange.match"], depths["order.fill"]) == (3, 4, 3)
+    assert (depths["candle.process"], depths["order.submit"], depths["gateway.accept"]) == (1, 2, 3)
+    assert (depths["gateway.route"], depths["exchange.match"], depths["order.fill"]) == (4, 5, 2)
     trace.pieces = [piece for piece in trace.pieces if piece.stage != "candle.process"]
     assert {depth for depth, piece in trace.ordered() if piece.stage == "order.submit"} == {0}
     assert len(trace.ordered()) == len(trace.pieces)
