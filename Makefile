@@ -86,13 +86,19 @@ bench: $(NATIVE) ## Measure the cost of every form, the paced load and the peers
 	@mkdir -p build
 	$(BIN)/otel-trading bench --json build/bench.json $(ARGS)
 	$(BIN)/otel-trading bench --paced --json build/bench-paced.json $(ARGS)
+	$(BIN)/otel-trading bench --export --json build/bench-export.json $(ARGS)
 	$(BIN)/python -m benchmarks.peers --json build/bench-peers.json $(ARGS)
+
+.PHONY: contrib
+contrib: $(NATIVE) ## Run the tests of OpenTelemetry's own instrumentations on our provider: what passes on the SDK's has to pass (ARGS="--only redis")
+	timeout 1200 $(BIN)/python tools/contrib_suites.py $(ARGS)
 
 # ---- the sanitizers: their own build of the package, in front of the installed one
 
 SANITIZE := $(CURDIR)/build/sanitize
 # "bounded" (continuous integration): what touches memory that somebody else may write.
-BOUNDED = $(wildcard $(foreach name,reader segment ring names probe attribute instrument thread lifecycle allocation,\
+BOUNDED = $(wildcard $(foreach name,reader segment ring names probe attribute instruments thread lifecycle allocation \
+	block batch otlp_encoding order_table messages api_,\
 	tests/unit/test_*$(name)*.py tests/integration/test_*$(name)*.py))
 SANITIZE_TESTS ?= $(if $(filter bounded,$(OTEL_TRADING_SANITIZE_TESTS)),$(sort $(BOUNDED)),tests)
 # A child that is forked while another thread allocates inherits the sanitizer's allocator locked, and hangs: GCC 12's

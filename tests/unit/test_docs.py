@@ -69,6 +69,14 @@ def options_of(module: str) -> set[str]:
     return {option for action in parser._actions for option in action.option_strings}
 
 
+def split_at_dashes(words: list[str]) -> tuple[list[str], list[str], list[str]]:
+    """A command's own words, the dashes that end them, and the command behind those."""
+    if "--" not in words:
+        return words, [], []
+    at = words.index("--")
+    return words[:at], words[at : at + 1], words[at + 1 :]
+
+
 def check(words: list[str]) -> None:
     """Hold one command against what is there; fails for a kind of command that it does not know."""
     from otel_trading.cli.main import SUBCOMMANDS
@@ -81,8 +89,14 @@ def check(words: list[str]) -> None:
         assert set(arguments) <= make_targets()
     elif program == "otel-trading":
         assert arguments[0] in SUBCOMMANDS
-        used = {word.partition("=")[0] for word in arguments[1:] if word.startswith("--")}
+        own, dashes, others = split_at_dashes(arguments[1:])
+        used = {word.partition("=")[0] for word in own if word.startswith("--")}
         assert used <= options_of(SUBCOMMANDS[arguments[0]][0])
+        assert bool(dashes) == (arguments[0] == "run")
+        if dashes:
+            check(others)
+    elif program == "opentelemetry-instrument":
+        check(arguments)
     elif words[:2] == ["pip", "install"]:
         extras = re.findall(r"\[(.+)\]", arguments[-1])
         declared = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
@@ -99,6 +113,16 @@ def check(words: list[str]) -> None:
 def test_python_samples_run(sample: Sample, run_python: Callable[..., object]) -> None:
     """Each Python sample runs as it stands, warnings being errors."""
     run_python(sample.text)
+
+
+@pytest.mark.parametrize("sample", [pytest.param(one, id=one.name) for one in samples() if one.language == "yaml"])
+def test_configuration_samples_are_valid(sample: Sample, tmp_path: Path) -> None:
+    """Each configuration file that is shown passes the check that a user's own has to pass."""
+    from otel_trading import config
+
+    path = tmp_path / "shown.yaml"
+    path.write_text(sample.text, encoding="utf-8")
+    config.resolve(config=path)
 
 
 @pytest.mark.parametrize(("place", "line"), [pytest.param(place, line, id=place) for place, line in commands()])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import json
 import os
 import signal
 import subprocess
@@ -72,6 +73,72 @@ def test_resource_names_the_service(recorder: Recorder) -> None:
     assert '"test"' in str(recorder.info["resource"])
     assert recorder.info["pid"] == os.getpid()
     assert recorder.info["backend"] == ot.backend
+
+
+def test_resource_has_what_the_configuration_says(make_recorder: Callable[..., Recorder]) -> None:
+    """Attributes of the configuration go into the segment's resource with the types that they have."""
+    given = {"host.cpu.count": 2, "paper": True, "venues": ["gateio", "okx"], "telemetry.sdk.name": "opentelemetry"}
+    recorder = make_recorder(resource=given)
+    resource = json.loads(str(recorder.info["resource"]))
+    assert resource.items() >= given.items()
+    assert resource["service.name"] == "test"
+
+
+def test_configuration_from_a_file(tmp_path: Path) -> None:
+    """A path in place of a mapping is our YAML file."""
+    file = tmp_path / "trading.yaml"
+    file.write_text("service: from-file\norders: {max: 32}\nresource: {desk: 7}\n", encoding="utf-8")
+    ot.configure(directory=tmp_path, config=file)
+    settings = lifecycle.settings()
+    assert settings is not None
+    assert (settings.service, settings.orders_max) == ("from-file", 32)
+    (found,) = segment.segments(tmp_path)
+    assert found.service == "from-file"
+    ot.shutdown()
+    with pytest.raises(ot.ConfigurationError, match=r"none\.yaml"):
+        ot.configure(directory=tmp_path, config=tmp_path / "none.yaml")
+
+
+def test_what_is_told_of_the_recorder(make_recorder: Callable[..., Recorder]) -> None:
+    """The settings and the segment's path are there while there is a recorder."""
+    assert (lifecycle.settings(), lifecycle.own_segment()) == (None, None)
+    recorder = make_recorder(orders__max=64)
+    settings = lifecycle.settings()
+    assert settings is not None
+    assert settings.orders_max == 64
+    assert lifecycle.own_segment() == str(recorder.path)
+    ot.shutdown()
+    assert (lifecycle.settings(), lifecycle.own_segment()) == (None, None)
+
+
+def test_logs_are_correlated_where_that_is_asked_for(run_python: Run) -> None:
+    """With the setting, log records carry the trace; without it logging is not even loaded."""
+    code = (
+        "import sys\n"
+        "import otel_trading as ot\n"
+        "ot.configure('bot', config={'logs.correlation': len(sys.argv) > 1})\n"
+        "print('logging' in sys.modules)\n"
+        "import logging\n"
+        "with ot.probe('a') as span:\n"
+        "    record = logging.getLogger('x').makeRecord('x', 20, 'f', 1, 'm', (), None)\n"
+        "print(getattr(record, 'trace_id', None) == f'{span.trace_id:032x}')\n"
+        "ot.shutdown()\n"
+    )
+    assert run_python(code, "yes").stdout.split() == ["True", "True"]
+    assert run_python(code).stdout.split() == ["False", "False"]
+
+
+def test_an_order_that_is_open_keeps_the_segment(tmp_path: Path) -> None:
+    """At an orderly end the file stays for the orders' sake, closed; without one it goes."""
+    ot.configure("bot", tmp_path, SMALL)
+    order = ot.order("lifecycle-1", symbol="A", qty=1)
+    ot.shutdown()
+    (found,) = segment.segments(tmp_path)
+    assert (found.closed, found.alive) == (True, False)
+    ot.configure("bot", tmp_path, SMALL)
+    order.cancel()
+    ot.shutdown()
+    assert [one.path for one in segment.segments(tmp_path)] == [found.path]
 
 
 def test_configure_twice(recorder: Recorder, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -146,7 +213,7 @@ def test_ends_after_the_interruption_are_no_faults(recorder: Recorder) -> None:
     hand.begin()
     with probe:
         assert core.interrupt_open("test", True) == 3
-    hand.end()
+    hand.finish()
     probe.stop(token)
     records = recorder.named("lifecycle.interrupted")
     assert [(record.status, record.error) for record in records] == [(ERROR, "test")] * 3

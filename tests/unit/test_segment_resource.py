@@ -78,6 +78,27 @@ def test_resource_attributes_of_the_environment(monkeypatch: pytest.MonkeyPatch)
     assert "" not in resource
 
 
+def test_attributes_that_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take the environment's place, keep their types, and who the process is stays the process's own."""
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "left=out")
+    given = {
+        "host.cpu.count": 2,
+        "paper": True,
+        "venues": ["gateio", "okx"],
+        "share": 0.5,
+        "process.pid": 5,
+        "service.name": "another",
+        "service.instance.id": "mine",
+        "telemetry.sdk.name": "opentelemetry",
+        "telemetry.distro.name": "theirs",
+    }
+    resource = json.loads(segment.resource_json("bot", given))
+    assert "left" not in resource
+    assert (resource["process.pid"], resource["service.name"]) == (os.getpid(), "bot")
+    assert all(resource[key] == given[key] for key in given if key not in ("process.pid", "service.name"))
+    assert resource["telemetry.distro.version"]
+
+
 def test_the_resource_fits_its_place(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """Attributes without room are left out and told, the others stay, and the whole is never too long."""
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", f"small=1,large={'x' * 5000},also=2,wide={'%C3%BC' * 2000}")

@@ -47,11 +47,46 @@ def test_the_newest_of_the_dead_are_kept(directory: Path, dead_pid: int) -> None
     for number in range(12):
         write(directory / f"dead-{number:02}.seg", Image(pid=dead_pid, created_ns=1000 + number))
     for number in range(12):
-        write(directory / f"live-{number:02}.seg", Image(pid=os.getpid(), created_ns=number))
+        write(directory / f"live-{number:02}.seg", Image(pid=os.getppid(), created_ns=number))
     os.close(segment.create("bot", directory).fd)
     names = sorted(path.name for path in directory.iterdir())
     assert [name for name in names if name.startswith("dead")] == [f"dead-{number:02}.seg" for number in range(4, 12)]
     assert sum(name.startswith("live") for name in names) == 12
+
+
+def test_what_was_before_an_exec_is_dead(directory: Path) -> None:
+    """A process that makes a segment has no other one: what is there under its pid is of the program that it was."""
+    for number in range(12):
+        write(directory / f"before-{number:02}.seg", Image(pid=os.getpid(), created_ns=1000 + number))
+    os.close(segment.create("bot", directory).fd)
+    names = sorted(path.name for path in directory.glob("before-*"))
+    assert names == [f"before-{number:02}.seg" for number in range(4, 12)]
+
+
+def test_closed_segments_have_places_of_their_own(directory: Path, dead_pid: int) -> None:
+    """What was closed with open orders does not push out what is left of crashes, and the newest 16 of it stay."""
+    for number in range(20):
+        write(directory / f"closed-{number:02}.seg", Image(pid=dead_pid, created_ns=1000 + number, closed=1))
+    write(directory / "own.seg", Image(pid=os.getpid(), created_ns=1, closed=1))
+    for number in range(3):
+        write(directory / f"dead-{number:02}.seg", Image(pid=dead_pid, created_ns=1 + number))
+    assert not any(found.alive for found in segment.segments(directory))
+    os.close(segment.create("bot", directory).fd)
+    names = sorted(path.name for path in directory.iterdir() if not path.name.startswith("bot"))
+    expected = [f"closed-{number:02}.seg" for number in range(4, 20)]
+    assert names == [*expected, *(f"dead-{number:02}.seg" for number in range(3))]
+
+
+def test_releasing_what_is_no_whole_segment(directory: Path) -> None:
+    """A header that says nonsense of its rings has no byte of the file changed but those of rings that can be."""
+    image = Image(rings=1)
+    for offset in (at.OFF_RING_SLOTS_OFFSET, at.OFF_RING_OPEN_OFFSET, at.OFF_RING_ARENA_OFFSET):
+        struct.pack_into("<Q", image.bytes, image.rings + offset, (1 << 64) - 4096)
+    struct.pack_into("<I", image.bytes, at.OFF_HEADER_RING_COUNT, 1 << 31)
+    struct.pack_into("<I", image.bytes, at.OFF_HEADER_EXTENT_COUNT, 1 << 31)
+    path = write(directory / "odd.seg", image)
+    segment.release(str(path))
+    assert path.read_bytes() == bytes(image.bytes)
 
 
 def test_a_reused_pid_is_a_dead_process(directory: Path) -> None:
@@ -118,7 +153,7 @@ def test_only_segments_of_ours_are_removed(directory: Path, tmp_path: Path, dead
         (directory / f"directory-{number}.seg").mkdir()
         (directory / f"text-{number}.seg").write_text("not a segment")
         write(directory / f"other-{number}.txt", Image(pid=dead_pid, created_ns=1))
-        write(directory / f"version-{number}.seg", Image(pid=dead_pid, created_ns=1, version=2))
+        write(directory / f"version-{number}.seg", Image(pid=dead_pid, created_ns=1, version=at.VERSION + 1))
         write(directory / f"making-{number}.seg", Image(pid=dead_pid, created_ns=1, version=0))
         (directory / f"half-{number}.seg").write_bytes(half.bytes[: len(half.bytes) // 2])
         if os.geteuid() == 0:
