@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from otel_trading import _layout as at
 from otel_trading._pure import wire
-from otel_trading._pure.blocks import add_text, append, dropped, lost, moment, most_bytes
+from otel_trading._pure.blocks import append, dropped, lost, moment, most_bytes
 from otel_trading._pure.names import names
 from otel_trading._pure.recorder import recorder
 from otel_trading._pure.writer import (
@@ -230,13 +230,16 @@ def set_all(token: Token, attributes: object, *, api: bool) -> None:
 
 
 def set_tracestate(token: Token, tracestate: str) -> None:
-    """Note the tracestate of an entry that has just been made."""
+    """Note the tracestate of an entry that has just been made, in a block where the name table has no room for it."""
     second_line(token)
-    last = token.word + LAST
-    number = names.tracestate(tracestate)
-    token.words[last] = token.words[last] >> 32 << 32 | number
-    if number == at.NAME_NONE:
-        add_text(token, at.BLOCK_TRACESTATE, tracestate)
+    number, last = names.tracestate(tracestate), token.word + LAST
+    if number != at.NAME_NONE:
+        token.words[last] = token.words[last] >> 32 << 32 | number
+        return
+    try:
+        append(token, at.BLOCK_TRACESTATE, tracestate.encode())
+    except UnicodeEncodeError:  # lone surrogates
+        return
 
 
 def _error_name(kind: type[BaseException]) -> int:

@@ -8,7 +8,6 @@ from _thread import RLock
 
 from otel_trading import _layout as at
 from otel_trading._pure.batch import Batch
-from otel_trading._pure.ids import top_up
 from otel_trading._pure.passes import drain
 
 TYPE_CHECKING = False
@@ -156,7 +155,6 @@ def open_drain(file: SegmentFile) -> None:
         drain.second = time.perf_counter_ns() // 1_000_000_000
         drain.file = file
     drain.calibrate(file)
-    top_up()
 
 
 def close_drain() -> None:

@@ -7,69 +7,75 @@ from __future__ import annotations
 
 import os
 import struct
-from collections import deque
+from itertools import chain, filterfalse, repeat
+from operator import methodcaller
 
 try:
     from _random import Random  # without what the module `random` loads
 except ImportError:  # another interpreter
     from random import Random  # type: ignore[assignment]  # the same, with more methods
 
-_BATCH = 256
-_STOCK = 1024
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+_BATCH = 64
 _BYTES = 24 * _BATCH
-_NO_WORD = bytes(8)
 _source = Random()  # noqa: S311  ids, not secrets
+
+
+def _endless(unpack: Callable[[bytes], tuple[bytes, ...]]) -> Callable[[], bytes]:
+    """Give what gives the next id; all of it is C, so that no thread comes in between."""
+    numbers = map(_source.getrandbits, repeat(8 * _BYTES))
+    batches = map(int.to_bytes, numbers, repeat(_BYTES), repeat("little"))  # type: ignore[arg-type]  # a literal
+    # No word of an id is zero: a batch with eight zero bytes is not used.
+    usable = filterfalse(methodcaller("count", bytes(8)), batches)
+    return chain.from_iterable(map(unpack, usable)).__next__
+
+
 _unpack_roots = struct.Struct("24s" * _BATCH).unpack
 _unpack_spans = struct.Struct("8s" * 3 * _BATCH).unpack
-_roots: deque[bytes] = deque()
-_spans: deque[bytes] = deque()
 
-next_root = _roots.popleft
-"""Give the ids of a root: the trace's 16 bytes and the span's 8.  IndexError where ``new_root`` has to be asked."""
-next_span = _spans.popleft
-"""Give the id of a span: 8 bytes.  IndexError where ``new_span`` has to be asked."""
+next_root = _endless(_unpack_roots)
+"""Give the ids of a root: the trace's 16 bytes and the span's 8.  StopIteration where it has to be
+renewed: ``new_root`` does that.  Whoever takes it by name is one of ``users``."""
+next_span = _endless(_unpack_spans)
+"""Give the id of a span: 8 bytes; likewise."""
 
-# No iterator gives them: one into which an error comes (of the recursion's depth, say) is at its end for ever.
+users: list[dict[str, Any]] = []
+"""The namespaces that have taken the two by name."""
 
 
-def _batch() -> bytes:
-    while True:
-        batch = _source.getrandbits(8 * _BYTES).to_bytes(_BYTES, "little")
-        if _NO_WORD not in batch:  # no word of an id is zero
-            return batch
+def _renew() -> None:
+    """Begin anew after an error came into the drawing of a batch, as of a recursion too deep: a chain ends with it."""
+    fresh = {"next_root": _endless(_unpack_roots), "next_span": _endless(_unpack_spans)}
+    for namespace in (globals(), *users):
+        namespace.update(fresh)
 
 
 def new_root() -> bytes:
     """Give the ids of a root, in any case."""
-    while True:
-        try:
-            return next_root()
-        except IndexError:
-            _roots.extend(_unpack_roots(_batch()))
+    try:
+        return next_root()
+    except StopIteration:
+        _renew()
+        return next_root()
 
 
 def new_span() -> bytes:
     """Give the id of a span, in any case."""
-    while True:
-        try:
-            return next_span()
-        except IndexError:
-            _spans.extend(_unpack_spans(_batch()))
-
-
-def top_up() -> None:
-    """Draw ids ahead, so that spans do not have to; the drain does it at each pass."""
-    while len(_roots) < _STOCK:
-        _roots.extend(_unpack_roots(_batch()))
-    while len(_spans) < _STOCK:
-        _spans.extend(_unpack_spans(_batch()))
+    try:
+        return next_span()
+    except StopIteration:
+        _renew()
+        return next_span()
 
 
 def reseed() -> None:
     """Start anew: a forked child must not make its parent's ids."""
     _source.seed(int.from_bytes(os.urandom(64), "little"))
-    _roots.clear()
-    _spans.clear()
+    _renew()
 
 
 reseed()

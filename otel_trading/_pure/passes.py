@@ -14,7 +14,6 @@ from math import frexp
 
 from otel_trading import _layout as at
 from otel_trading._pure.aggregate import Aggregate, Batch
-from otel_trading._pure.ids import top_up
 from otel_trading._pure.instruments import double
 from otel_trading._pure.kept import Queue, blocks_of
 from otel_trading._pure.mapped import CONTROL
@@ -180,7 +179,6 @@ class Drain:
         if file is None:
             return 0
         began = time.thread_time_ns()
-        top_up()
         self.calibrate(file)
         self._rotate()
         handled = sum(self._drain_ring(file, writer) for writer in list(recorder.writers))

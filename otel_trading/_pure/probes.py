@@ -7,7 +7,7 @@ from time import perf_counter_ns as clock
 from otel_trading import _layout as at
 from otel_trading._pure.attributes import raised, set_tracestate
 from otel_trading._pure.frames import NO_ID, top
-from otel_trading._pure.ids import new_root, new_span, next_root, next_span
+from otel_trading._pure.ids import new_root, new_span, next_root, next_span, users
 from otel_trading._pure.names import names
 from otel_trading._pure.recorder import MASK, here, meta_word, recorder
 from otel_trading._pure.spans import Span, innermost
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from otel_trading._native import AttributeValue
     from otel_trading._pure.writer import Writer
 
+users.append(globals())
 _MOST_KIND = 4
 _MOST_PENDING = 8
 
@@ -252,7 +253,7 @@ class Probe:
             else:
                 writer.pool.append(token)
                 return self._start(None)
-        except (AttributeError, IndexError):  # no ring, token, or id; a token that was taken is given back by its end
+        except (AttributeError, IndexError, StopIteration):  # no ring, token, or id; a token is given back by its end
             return self._start(parent)
         token.words[token.word] = seq = token.seq
         token.seq = seq + 2

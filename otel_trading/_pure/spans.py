@@ -9,7 +9,7 @@ from otel_trading._pure.api_span import ENDED, INERT, MADE, OPEN, REMOTE, ApiSpa
 from otel_trading._pure.attributes import raised, set_first, set_tracestate
 from otel_trading._pure.frames import FOREIGN, NO_ID, NO_TRACE, NOT_RANDOM, RECORDED, set_top, top
 from otel_trading._pure.hooks import told
-from otel_trading._pure.ids import new_root, new_span, next_root, next_span
+from otel_trading._pure.ids import new_root, new_span, next_root, next_span, users
 from otel_trading._pure.recorder import MASK, here, recorder
 from otel_trading._pure.writer import FREE, ODD, STATE, begin_child, begin_root, finish, flag, getrefcount
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from otel_trading._pure.probes import Probe
     from otel_trading._pure.writer import Token
 
+users.append(globals())
 RESERVED = at.SLOT_RESERVED << 16
 _TO_OPEN = RESERVED ^ at.SLOT_OPEN << 16
 
@@ -184,7 +185,7 @@ class Span(ApiSpan):
                 self.beneath = above.beneath
                 self.span = span = next_span()
                 begin_child(token.map, token.place, ODD, above.trace, span, above.span, clock(), word)
-        except (AttributeError, IndexError):  # no ring, token, or id; a token that was taken is given back by its end
+        except (AttributeError, IndexError, StopIteration):  # no ring, token, or id; a token is given back by its end
             return self._enter()
         token.words[token.word] = seq = token.seq
         token.seq = seq + 2

@@ -52,7 +52,10 @@ def connecting(installed: Installed) -> Wrapper:
 
 
 def connecting_in_thread(installed: Installed) -> Wrapper:
-    """Put a span around the threading client's ``connect``."""
+    """Put a span around the threading client's ``connect``, or its handshake where ``connect`` is a plain function.
+
+    The handshake gives nothing: the connection is what it is called on.
+    """
 
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         def connect(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -62,29 +65,10 @@ def connecting_in_thread(installed: Installed) -> Wrapper:
             except BaseException as error:
                 _failed(span, error)
                 raise
-            _connected(span, self, connection)
+            _connected(span, self, self if connection is None else connection)
             return connection
 
         return connect
-
-    return make
-
-
-def shaking_hands_in_thread(installed: Installed) -> Wrapper:
-    """Put a span around the threading client's handshake, where its ``connect`` is a function that others hold."""
-
-    def make(original: Callable[..., Any]) -> Callable[..., Any]:
-        def handshake(self: Any, *args: Any, **kwargs: Any) -> Any:
-            span = _begin(installed, self)
-            try:
-                result = original(self, *args, **kwargs)
-            except BaseException as error:
-                _failed(span, error)
-                raise
-            _connected(span, self, self)
-            return result
-
-        return handshake
 
     return make
 

@@ -374,7 +374,7 @@ def _thread_client(module: Any) -> list[Replacement]:
             (reconnect, "connect", handshakes.connecting_in_thread(_installed)),
             (reconnect, "__init__", handshakes.preparing(_installed)),
         ]
-    return [(module.ClientConnection, "handshake", handshakes.shaking_hands_in_thread(_installed))]  # before 17
+    return [(module.ClientConnection, "handshake", handshakes.connecting_in_thread(_installed))]  # before 17
 
 
 def _asyncio_server(module: Any) -> list[Replacement]:

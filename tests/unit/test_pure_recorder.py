@@ -134,6 +134,7 @@ def test_interrupts_in_the_middle_of_records(
         """What the handler raises."""
 
     def handle(_number: int, _frame: object) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)  # not in what catches it, too
         raise AlarmError
 
     def work() -> None:
@@ -215,31 +216,35 @@ def test_ids_after_recursion_too_deep(make_recorder: Callable[..., Recorder]) ->
     """An error of the recursion's depth, wherever in the making of a span it comes, spoils nothing for later spans."""
     recorder = make_recorder(**LARGE)
 
-    def deeper(filler: int) -> None:
-        if filler:
-            deeper(filler - 1)
-        PROBE.stop(PROBE.start())
-        with PROBE:
-            deeper(0)
+    def deeper(levels: int) -> None:
+        if levels:
+            deeper(levels - 1)
+        else:
+            PROBE.stop(PROBE.start())
+            with OTHER:
+                pass
 
+    depth, frame = 1, sys._getframe()
+    while frame.f_back is not None:
+        depth, frame = depth + 1, frame.f_back
     limit = sys.getrecursionlimit()
-    frame, depth = sys._getframe(), 0
-    while frame is not None:
-        frame, depth = frame.f_back, depth + 1  # type: ignore[assignment]
+    errors = 0
     sys.setrecursionlimit(depth + 60)
     try:
-        for n in range(600):
-            with pytest.raises(RecursionError):
-                deeper(n % 5)
+        for n in range(6000):
+            try:
+                deeper(40 + n % 20)
+            except RecursionError:
+                errors += 1
     finally:
         sys.setrecursionlimit(limit)
+    assert 0 < errors < 6000
     assert core.current() is None
-    assert recorder.open_spans() == []
     before = recorder.accounts()[1]["recorded"]
-    for _ in range(2000):
+    for _ in range(200):
         PROBE.stop(PROBE.start())
-    assert recorder.accounts()[1]["recorded"] == before + 2000
-    recorder.faults_expected = recorder.faults
+    assert recorder.accounts()[1]["recorded"] == before + 200
+    assert recorder.open_spans() == []
 
 
 @pytest.mark.usefixtures("untraced", "hasty")
@@ -317,7 +322,9 @@ STEPS = st.one_of(
     ),
     st.tuples(st.just("update_name"), KEYS),
 )
-LIMITS = st.sampled_from([(128, 128, 128, 128, 128, at.NO_LIMIT), (2, 1, 1, 2, 1, 10), (0, 0, 0, 0, 0, 0)])
+LIMITS = st.sampled_from(
+    [(128, 128, 128, 128, 128, at.NO_LIMIT, at.NO_LIMIT), (2, 1, 1, 2, 1, 10, 7), (0, 0, 0, 0, 0, 0, 0)]
+)
 
 
 @pytest.fixture(scope="module")
