@@ -144,8 +144,11 @@ $(NATIVE): $(C_FILES) setup.py $(STAMPS)/app
 	if $(HAS_NATIVE); then touch $@; \
 	else echo "== the C extension was not built: the pure backend runs"; test "$(OTEL_TRADING_BUILD)" != yes; fi
 
+# Together with the package: what the tests need may ask for other versions of OpenTelemetry, and all of it has to fit.
 $(STAMPS)/test: pyproject.toml $(STAMPS)/app
-	@$(BIN)/python -m pip install -q --group test
+	@OTEL_TRADING_BUILD=no PYTHONWARNINGS=ignore \
+		$(BIN)/python -m pip install -q --no-build-isolation --group test -e '.[all]'
+	@$(BIN)/python -m pip check >/dev/null || { $(BIN)/python -m pip check; exit 1; }
 	@touch $@
 
 $(STAMPS)/dev: pyproject.toml $(STAMPS)/test
