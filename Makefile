@@ -48,7 +48,7 @@ test: $(STAMPS)/test $(NATIVE) ## Run the suite on both backends; branch coverag
 	for backend in $$backends; do \
 		echo "== $$backend backend"; \
 		OTEL_TRADING_BACKEND=$$backend COVERAGE_FILE=$(CURDIR)/build/coverage/$$backend \
-			$(BIN)/pytest -n $(JOBS) --cov --cov-report= $(PYTEST) 2>&1 | tee build/test-$$backend.log || failed=1; \
+			$(BIN)/pytest -n $(JOBS) --cov --cov-report= $$([ $$backend = native ] || echo --cov-config=tests/pure.coveragerc) $(PYTEST) 2>&1 | tee build/test-$$backend.log || failed=1; \
 	done; \
 	$(MAKE) coverage || failed=1; \
 	for backend in $$backends; do \

@@ -1,7 +1,8 @@
 """The embedded drain: reads this process's rings, feeds the aggregates, decides which spans are kept.
 
 A pass reads and sorts without a lock, and takes it to add up what it found, a batch of records at a time.  Whoever
-finds then that the ring's tail has moved (another thread, or a signal's handler, made a pass meanwhile) leaves it.
+finds then that the ring's tail has moved (another thread, or a signal's handler, made a pass meanwhile) goes on from
+where it is now: so a pass that returns has seen to all that was recorded before it began.
 """
 
 from __future__ import annotations
@@ -237,6 +238,7 @@ class Drain:
         backlog: int = head - tail
         if backlog <= 0:
             return 0
+        handled = 0
         first = max(tail, head - writer.capacity)
         while first < head:
             place = first & writer.mask
@@ -247,8 +249,11 @@ class Drain:
             found = self._sort(file, copy)
             kept, gone = self._to_keep(writer, copy, found)
             with self.lock:
-                if ring[_TAIL] != tail:
-                    return 0  # somebody else has drained it
+                if ring[_TAIL] != tail:  # somebody else has drained it
+                    tail = ring[_TAIL]
+                    first = max(tail, head - writer.capacity)
+                    continue
+                handled += first + count - tail
                 ring[_TAIL] = tail = first + count
                 self.text_overwritten += gone
                 ring[_BACKLOG_MAX] = max(ring[_BACKLOG_MAX], backlog)
@@ -261,7 +266,7 @@ class Drain:
                     writer.overwritten = lost
                     writer.values_overwritten = max(0, values - drained[at.TIERS])
             first += count
-        return backlog
+        return handled
 
     def _sort(self, file: SegmentFile, copy: _Copy) -> list[_Found]:
         """Tell what is in a copy."""

@@ -336,6 +336,7 @@ def native() -> tuple[Any, Any]:
     return module, module.Probe("pure.alike")
 
 
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")
 @settings(deadline=None, max_examples=60)
 @given(spans=st.lists(st.lists(STEPS, max_size=8), min_size=1, max_size=6), limits=LIMITS)
 def test_both_backends_write_and_read_alike(
