@@ -324,11 +324,8 @@ status_of(ot_span *s, PyObject *given, PyObject *description)
         unsigned long code = PyLong_AsUnsignedLongMask(PyTuple_GET_ITEM(told, 0));
         PyObject *text = PyTuple_GET_ITEM(told, 1);
         e = entry_of(s);
-        if (e != NULL && (code == OT_STATUS_OK || code == OT_STATUS_ERROR)) { /* UNSET changes nothing */
+        if (e != NULL && (code == OT_STATUS_OK || code == OT_STATUS_ERROR)) /* UNSET changes nothing */
             ot_status_set(s->writer, e, (unsigned)code, PyUnicode_Check(text) ? text : NULL);
-            if (code == OT_STATUS_OK && e->extra && e->arena != 0) /* an error's description before it holds no more */
-                (void)ot_block_add(s->writer, e, OT_BLOCK_STATUS, NULL, 0);
-        }
     }
     else {
         ot_fault();

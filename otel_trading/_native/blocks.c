@@ -100,7 +100,7 @@ ot_status_set(struct ot_writer *w, struct ot_slot *e, unsigned code, PyObject *d
     OT_STORE(&e->status, (uint8_t)code);
     if (description != NULL && description != Py_None)
         (void)add_text(w, e, OT_BLOCK_STATUS, description);
-    else if (code == OT_STATUS_ERROR && e->extra && e->arena != 0)
+    else if (e->extra && e->arena != 0)
         (void)ot_block_add(w, e, OT_BLOCK_STATUS, NULL, 0); /* takes an older one's place */
 }
 

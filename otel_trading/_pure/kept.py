@@ -5,17 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from otel_trading import _layout as at
-from otel_trading._pure.spanstate import (
-    ARENA,
-    DROPPED,
-    ERROR,
-    FIRST,
-    NOTHING,
-    SECOND,
-    TRACESTATE,
-    block_of,
-    details,
-)
+from otel_trading._pure.spanstate import EXTRA, FIRST, SECOND, block_of, span_state
 from otel_trading._pure.writer import ARENA_HEAD
 
 TYPE_CHECKING = False
@@ -109,34 +99,6 @@ def state_of(
 ) -> SpanState:
     """Give a record of this process; of an open entry the end is 0."""
     first = FIRST.unpack_from(slot)
-    _, high, low, span, parent, _, _, probe, phase, status, flags, count, extra, tier = first
     start, end = unix_times(first, epoch)
-    error = tracestate = None
-    found = NOTHING
-    if extra:
-        line = SECOND.unpack_from(slot, at.OFF_SLOT_KEY)
-        error = name(line[ERROR]) if line[ERROR] else None
-        found = details(line, count, blocks, limits, name) if count or line[ARENA] or line[DROPPED] else NOTHING
-        tracestate = name(line[TRACESTATE]) if line[TRACESTATE] else found[-1]
-    attributes, dropped, own, description, events, links, no_events, no_links, _ = found
-    return (
-        probe,
-        tier,
-        high << 64 | low,
-        span,
-        parent,
-        start,
-        0 if phase == at.SLOT_OPEN else end,
-        status,
-        flags,
-        error,
-        tracestate,
-        dict(attributes),
-        dropped,
-        own,
-        description,
-        list(events),
-        list(links),
-        no_events,
-        no_links,
-    )
+    line = SECOND.unpack_from(slot, at.OFF_SLOT_KEY) if first[EXTRA] else None
+    return span_state(first, start, end, line, blocks, limits, name)

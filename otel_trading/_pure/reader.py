@@ -12,7 +12,7 @@ import time
 from otel_trading import _layout as at
 from otel_trading._pure import order_reader as orders
 from otel_trading._pure.segment_file import LAST_TIME, WORD, SegmentFile, u32, u64
-from otel_trading._pure.spanstate import ARENA, ERROR, NOTHING, TRACESTATE, block_of, details
+from otel_trading._pure.spanstate import ARENA, block_of, span_state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -163,7 +163,8 @@ class Reader:
 
     def _span(self, index: int, ring: Ring, slot: tuple[Any, ...]) -> SpanState | None:
         """Make a record or an open entry readable; None for one that is no span, or can not be right."""
-        (_, high, low, span_id, parent_id, start, end, probe, state, status, flags, count, extra, tier) = slot[:14]
+        first = slot[:14]
+        start, end, probe, state, status, flags, count, extra, tier = first[5:]
         if state == at.SLOT_VALUE:
             return None
         if (
@@ -175,35 +176,18 @@ class Reader:
         ):
             self._torn += 1
             return None
-        error = tracestate = None
-        found = NOTHING
+        line, blocks = None, []
         if extra & at.EXTRA_LINE:
             line = (*slot[14:18], *slot[18], *slot[19:])
-            error = self._file.name(line[ERROR]) if line[ERROR] else None
             blocks = self._blocks(index, ring, line[ARENA]) if line[ARENA] else []
-            found = details(line, count, blocks, self._limits, self._file.name)
-            tracestate = self._file.name(line[TRACESTATE]) if line[TRACESTATE] else found[-1]
-        attributes, dropped, own, description, events, links, no_events, no_links, _ = found
-        return (
-            probe,
-            tier,
-            high << 64 | low,
-            span_id,
-            parent_id,
+        return span_state(
+            first,
             self._time(start, flags & at.FLAG_START_UNIX),
             0 if state == at.SLOT_OPEN else self._time(end, flags & at.FLAG_END_UNIX),
-            status,
-            flags,
-            error,
-            tracestate,
-            dict(attributes),
-            dropped,
-            own,
-            description,
-            list(events),
-            list(links),
-            no_events,
-            no_links,
+            line,
+            blocks,
+            self._limits,
+            self._file.name,
         )
 
     def _time(self, time: int, is_unix: int) -> int:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import TypeAlias
 
-    from otel_trading._native import AttributeValue
+    from otel_trading._native import AttributeValue, SpanState
 
     # of what kind; of an attribute the key's id and the type; the payload; blocks so far; events and links so far
     Block: TypeAlias = tuple[int, int, int, bytes, int, int]
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 NOTHING: Details = ({}, 0, None, None, [], [], 0, 0, None)
 FIRST = struct.Struct("<7QHBBBBBB")
 """The first line of a slot."""
+EXTRA = 12
+"""Where it says whether the second line is valid."""
 SECOND = struct.Struct("<4H4BI4QQII")
 """The second one."""
 KEY, TYPE, ERROR, VALUE, ARENA, TRACESTATE, DROPPED = 0, 4, 8, 9, 13, 14, 15
@@ -138,4 +140,48 @@ def details(
         no_events - len(events),
         no_links - len(links),
         tracestate.decode("utf-8", "replace") if tracestate else None,
+    )
+
+
+def span_state(
+    first: Sequence[int],
+    start: int,
+    end: int,
+    line: Sequence[int] | None,
+    blocks: Sequence[Block],
+    limits: tuple[int, int, int],
+    name: Callable[[int], str],
+) -> SpanState:
+    """Give a record: of its unpacked first line, times in Unix ns, second line where that is valid, and blocks.
+
+    The end of an open entry is 0.
+    """
+    _, high, low, span, parent, _, _, probe, phase, status, flags, count, _, tier = first
+    error = tracestate = None
+    found = NOTHING
+    if line is not None:
+        error = name(line[ERROR]) if line[ERROR] else None
+        found = details(line, count, blocks, limits, name) if count or line[ARENA] or line[DROPPED] else NOTHING
+        tracestate = name(line[TRACESTATE]) if line[TRACESTATE] else found[-1]
+    attributes, dropped, own, description, events, links, no_events, no_links, _ = found
+    return (
+        probe,
+        tier,
+        high << 64 | low,
+        span,
+        parent,
+        start,
+        0 if phase == at.SLOT_OPEN else end,
+        status,
+        flags,
+        error,
+        tracestate,
+        dict(attributes),
+        dropped,
+        own,
+        description,
+        list(events),
+        list(links),
+        no_events,
+        no_links,
     )

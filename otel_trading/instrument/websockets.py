@@ -48,6 +48,7 @@ from otel_trading.instrument import websocket_handshakes as handshakes
 from otel_trading.instrument import websockets_legacy as legacy
 from otel_trading.instrument.patches import Patches, Replacement
 from otel_trading.instrument.streams import Installed, Options, Stream, release, with_context
+from otel_trading.instrument.websocket_tasks import closing_in_task, sending_in_task
 
 _STREAM = "_otel_trading_stream"
 _ARRIVAL = "_otel_trading_arrival"
@@ -168,38 +169,6 @@ def receiving_parts(original: Callable[..., Any]) -> Callable[..., Any]:
             raise
 
     return recv_streaming
-
-
-def sending(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Put a span around ``send``."""
-
-    async def send(self: Any, message: Any, *args: Any, **kwargs: Any) -> None:
-        stream = stream_of(self)
-        if stream is None:
-            await original(self, message, *args, **kwargs)
-            return
-        span = stream.sending(message)
-        try:
-            if stream.propagates:
-                message = with_context(span, message)
-            await original(self, message, *args, **kwargs)
-        except BaseException as error:
-            redaction.mark(error)
-            span.finish(error)
-            raise
-        span.finish()
-
-    return send
-
-
-def closing(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Let the last message's span be current no longer."""
-
-    async def close(self: Any, *args: Any, **kwargs: Any) -> None:
-        release()
-        await original(self, *args, **kwargs)
-
-    return close
 
 
 # ---- threads ----
@@ -342,8 +311,8 @@ def _asyncio_connection(module: Any) -> list[Replacement]:
         (connection, "process_event", arriving),
         (connection, "recv", receiving),
         (connection, "recv_streaming", receiving_parts),
-        (connection, "send", sending),
-        (connection, "close", closing),
+        (connection, "send", sending_in_task(stream_of)),
+        (connection, "close", closing_in_task),
     ]
 
 

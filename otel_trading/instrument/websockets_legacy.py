@@ -9,7 +9,8 @@ from otel_trading.faults import report
 from otel_trading.instrument import redaction
 from otel_trading.instrument import websocket_handshakes as handshakes
 from otel_trading.instrument.patches import Replacement
-from otel_trading.instrument.streams import Arrival, Installed, Stream, release, with_context
+from otel_trading.instrument.streams import Arrival, Installed, Stream, release
+from otel_trading.instrument.websocket_tasks import closing_in_task, sending_in_task
 
 _STREAM = "_otel_trading_stream"
 _ARRIVALS = "_otel_trading_arrivals"
@@ -23,8 +24,8 @@ def protocol(installed: Installed) -> Callable[[Any], list[Replacement]]:
         return [
             (connection, "read_message", _Messages(installed).arriving),
             (connection, "recv", _Messages(installed).receiving),
-            (connection, "send", _Messages(installed).sending),
-            (connection, "close", _closing),
+            (connection, "send", sending_in_task(_Messages(installed).stream_of)),
+            (connection, "close", closing_in_task),
         ]
 
     return replacements
@@ -41,7 +42,8 @@ class _Messages:
     def __init__(self, installed: Installed) -> None:
         self._installed = installed
 
-    def _stream_of(self, connection: Any) -> Stream | None:
+    def stream_of(self, connection: Any) -> Stream | None:
+        """Find a connection's stream; None while nothing is instrumented."""
         options = self._installed.options
         stream: Stream | None = getattr(connection, _STREAM, None)
         if options is None or (stream is not None and stream.options is options):
@@ -60,7 +62,7 @@ class _Messages:
         async def read_message(connection: Any) -> Any:
             message = await original(connection)
             try:
-                stream = self._stream_of(connection)
+                stream = self.stream_of(connection)
                 if stream is not None and message is not None:
                     # By the object: it is in the queue until it is received, so nothing else can have its id.
                     arrivals = connection.__dict__.setdefault(_ARRIVALS, {})
@@ -75,7 +77,7 @@ class _Messages:
         """End a message's span as ``recv`` returns it."""
 
         async def recv(connection: Any) -> Any:
-            stream = self._stream_of(connection)
+            stream = self.stream_of(connection)
             if stream is None:
                 return await original(connection)
             release()
@@ -89,32 +91,3 @@ class _Messages:
             return message
 
         return recv
-
-    def sending(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        """Put a span around ``send``."""
-
-        async def send(connection: Any, message: Any) -> None:
-            stream = self._stream_of(connection)
-            if stream is None:
-                await original(connection, message)
-                return
-            span = stream.sending(message)
-            try:
-                if stream.propagates:
-                    message = with_context(span, message)
-                await original(connection, message)
-            except BaseException as error:
-                redaction.mark(error)
-                span.finish(error)
-                raise
-            span.finish()
-
-        return send
-
-
-def _closing(original: Callable[..., Any]) -> Callable[..., Any]:
-    async def close(connection: Any, *args: Any, **kwargs: Any) -> None:
-        release()
-        await original(connection, *args, **kwargs)
-
-    return close
