@@ -11,10 +11,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+# How long an example takes says more of the machine's neighbours than of the code.
+hypothesis.settings.register_profile("otel-trading", deadline=None)
+hypothesis.settings.load_profile("otel-trading")
 
 ROOT = Path(__file__).resolve().parent.parent
 
