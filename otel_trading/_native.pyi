@@ -176,7 +176,7 @@ def traced(probe: Probe, function: _F, /) -> _F:
 class Counter:
     id: int
     def __new__(
-        cls, name: str, tier: int = 1, unit: str = "", description: str = "", attributes: str = ""
+        cls, name: str, tier: int = 1, unit: str = "", description: str = "", attributes: str = "", off_cpu: int = 0
     ) -> Counter: ...
     def add(self, amount: float, /) -> None: ...
 
@@ -184,7 +184,7 @@ class Counter:
 class Gauge:
     id: int
     def __new__(
-        cls, name: str, tier: int = 1, unit: str = "", description: str = "", attributes: str = ""
+        cls, name: str, tier: int = 1, unit: str = "", description: str = "", attributes: str = "", off_cpu: int = 0
     ) -> Gauge: ...
     def set(self, value: float, /) -> None: ...
 
@@ -192,7 +192,7 @@ class Gauge:
 class Histogram:
     id: int
     def __new__(
-        cls, name: str, tier: int = 1, unit: str = "", description: str = "", attributes: str = ""
+        cls, name: str, tier: int = 1, unit: str = "", description: str = "", attributes: str = "", off_cpu: int = 0
     ) -> Histogram: ...
     def record(self, value: float, /) -> None: ...
 
@@ -338,8 +338,11 @@ def drain_start(period_ms: int, /) -> None:
     """Start the drain's thread (native: one that never takes the GIL)."""
 
 def drain_stop(timeout: float, /) -> bool: ...
-def drain() -> int:
-    """One pass, now, in the calling thread (GIL released); returns how many records were handled."""
+def drain(decide: bool = False, /) -> int:
+    """One pass, now, in the calling thread (GIL released); returns how many records were handled.
+
+    ``decide``: no trace waits for its verdict any longer: what was recorded before the call is in the queue or out.
+    """
 
 def keep(capacity: int, block_bytes: int = 8388608, /) -> None:
     """Keep up to ``capacity`` sampled spans, and ``block_bytes`` of what they have in the arena, for ``take``; more is
@@ -354,6 +357,8 @@ class Batch:
 
     tiers: tuple[int, int, int, int]
     """How many of each tier."""
+    estimated_bytes: int
+    """What the bucket was charged for them."""
     def __len__(self) -> int: ...
     def states(self) -> list[SpanState]: ...
     def scopes(self) -> list[str]:
@@ -367,6 +372,13 @@ class Batch:
 
 def take(limit: int, /) -> Batch:
     """Hand over the oldest kept spans."""
+
+def await_kept(spans: int, block_bytes: int, timeout: float, /) -> bool:
+    """Wait, GIL released, until that many kept spans wait for ``take``, or spans whose blocks take so many bytes; False
+    after ``timeout`` seconds, and where ``wake`` was called."""
+
+def wake() -> None:
+    """End the waits of ``await_kept`` and ``await_decision`` that are going on."""
 
 def settle(exported: tuple[int, int, int, int], refused: tuple[int, int, int, int], /) -> None: ...
 def accounts() -> list[dict[str, int]]:
@@ -387,6 +399,51 @@ def snapshot() -> dict[str, Any]:
     names_refused, faults, text_overwritten, values_overwritten, attributes_dropped, open_spans, clock.
     Probes and instruments that recorded nothing are in the lists with count 0.
     """
+
+# ---- the keep rules and the budget (docs/keeping.md, docs/budget.md) -------------------------------
+#
+# What is allowed is in the segment's policy page, which Python writes (otel_trading.budget.policy); while its
+# ``active`` is 0, as ``open`` leaves it, nothing is governed, and every sampled span is kept as soon as it is drained.
+
+def share(fd: int, /) -> None:
+    """Have verdicts and bucket in common with the directory's other processes, in the file ``fd`` (struct ot_shared).
+
+    It is duplicated, and laid out where it is empty.  -1: this process has its own again, as ``open`` leaves it.
+    Raises OSError, and ValueError for a file that is something else.
+    """
+
+def pin(trace_id: int, /) -> bool:
+    """Have a trace kept, whatever is or was recorded of it; False without a segment, and for 0."""
+
+def govern_start() -> None:
+    """Start the governor's thread, which ticks as the policy says (native: one that never takes the GIL)."""
+
+def govern_stop() -> None: ...
+def govern(readings: Mapping[str, float] | None = None, /) -> int:
+    """One tick, now; returns how many decisions there have been.
+
+    ``readings`` stand in for what would be measured: ``now`` (seconds, monotonic), ``cpu_load``, ``memory_load``,
+    ``cpu_stall``, ``memory_stall``, ``volatility``, ``volume``, and the usage ``cpu``, ``memory``, ``latency``,
+    ``network``, ``disk``, in the units of ot_readings; NaN is "can not be told".  Raises KeyError for other names.
+    """
+
+def await_decision(number: int, timeout: float, /) -> int:
+    """Wait, GIL released, for more than ``number`` decisions, or for buffers that do not fit; how many there were."""
+
+def fit_buffers() -> int:
+    """Give the rings the size that control.buffers asks for; loses no record.  Bytes given back; negative: taken."""
+
+def count_thread(on: bool, /) -> None:
+    """Whether the calling thread's CPU time, from now on, is monitoring's."""
+
+def count_io(network_bytes: int, disk_operations: int, estimated_bytes: int = 0, /) -> None:
+    """Count what an exporter sent and wrote.  ``estimated_bytes``: what the bucket had been charged for it."""
+
+def market(symbol: str, exchange_ns: int, price: float, volume: float, /) -> None:
+    """Note an update of a symbol's market data; NaN: it has no price, or volume.  Past OT_MARKETS symbols: a fault."""
+
+def market_condition(volatility: float, volume: float, /) -> None:
+    """Have the engine use these in place of what ``market`` tells; NaN: no longer."""
 
 # ---- orders --------------------------------------------------------------------------------------
 

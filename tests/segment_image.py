@@ -36,7 +36,10 @@ class Image:
         """Lay it out with ``rings`` rings; ``header`` changes fields of the header (``pid=1``)."""
         self.names = 0
         self.text_used = 0
-        self.control, self.accounts, self.rings = at.PAGE, 2 * at.PAGE, 3 * at.PAGE
+        self.control, self.accounts, self.policy, self.readings = (at.PAGE * number for number in range(1, 5))
+        self.decisions = self.readings + at.PAGE
+        self.markets = self.decisions + at.DECISIONS * at.SIZE_DECISION
+        self.rings = self.markets + at.MARKETS * at.SIZE_MARKET
         self.probes = self.rings + 4 * at.SIZE_RING
         self.instruments = self.probes + MAX_PROBES * at.SIZE_PROBE
         self.name_table = self.instruments + 4 * at.SIZE_INSTRUMENT
@@ -60,6 +63,10 @@ class Image:
             backend=2,
             control_offset=self.control,
             accounts_offset=self.accounts,
+            policy_offset=self.policy,
+            readings_offset=self.readings,
+            decisions_offset=self.decisions,
+            markets_offset=self.markets,
             rings_offset=self.rings,
             probes_offset=self.probes,
             instruments_offset=self.instruments,

@@ -412,8 +412,11 @@ ot_drain_stop(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(timeout))
 }
 
 PyObject *
-ot_drain_now(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+ot_drain_now(PyObject *Py_UNUSED(module), PyObject *args)
 {
+    int decide = 0;
+    if (!PyArg_ParseTuple(args, "|p:drain", &decide))
+        return NULL;
     uint64_t handled;
     Py_BEGIN_ALLOW_THREADS
         pthread_mutex_lock(&ot_drain.lock);

@@ -83,9 +83,13 @@ void ot_kept_clear(void);
 
 PyObject *ot_drain_start(PyObject *module, PyObject *period);
 PyObject *ot_drain_stop(PyObject *module, PyObject *timeout);
-PyObject *ot_drain_now(PyObject *module, PyObject *ignored);
+PyObject *ot_drain_now(PyObject *module, PyObject *args);
 PyObject *ot_keep(PyObject *module, PyObject *args);
 PyObject *ot_kept_count(PyObject *module, PyObject *ignored);
+PyObject *ot_share(PyObject *module, PyObject *fd);
+PyObject *ot_pin(PyObject *module, PyObject *trace_id);
+PyObject *ot_await_kept(PyObject *module, PyObject *args);
+PyObject *ot_wake(PyObject *module, PyObject *ignored);
 PyObject *ot_settle(PyObject *module, PyObject *args);
 PyObject *ot_accounts(PyObject *module, PyObject *ignored);
 PyObject *ot_snapshot(PyObject *module, PyObject *ignored);

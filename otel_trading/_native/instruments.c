@@ -155,10 +155,11 @@ ot_gc_callback(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t na
 static PyObject *
 instrument_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *words[] = {"name", "tier", "unit", "description", "attributes", NULL};
+    static char *words[] = {"name", "tier", "unit", "description", "attributes", "off_cpu", NULL};
     PyObject *name, *unit = NULL, *description = NULL, *attributes = NULL;
-    unsigned char tier = 1;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "U|bUUU", words, &name, &tier, &unit, &description, &attributes))
+    unsigned char tier = 1, off_cpu = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "U|bUUUb", words, &name, &tier, &unit, &description, &attributes,
+                                     &off_cpu))
         return NULL;
     if (tier >= OT_TIERS) {
         PyErr_SetString(PyExc_ValueError, "tier is 0 to 3");
@@ -176,6 +177,7 @@ instrument_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     i->attributes = Py_NewRef(attributes != NULL ? attributes : empty);
     Py_DECREF(empty);
     i->tier = tier;
+    i->off_cpu = off_cpu;
     i->kind = type == &counter_type ? OT_INSTRUMENT_COUNTER
               : type == &gauge_type ? OT_INSTRUMENT_GAUGE
                                     : OT_INSTRUMENT_HISTOGRAM;

@@ -13,6 +13,7 @@ typedef struct {
     int32_t id;           /* -1: the table was full; inert */
     uint8_t kind;         /* OT_INSTRUMENT_* */
     uint8_t tier;
+    uint8_t off_cpu; /* percent of CPU load; 0: goes with its tier */
 } ot_instrument_object;
 
 int ot_instruments_start(PyObject *module); /* once, at import */

@@ -1,6 +1,7 @@
 #include "batch.h"
 #include "context.h"
 #include "drain.h"
+#include "governor.h"
 #include "hooks.h"
 #include "instruments.h"
 #include "message.h"
@@ -28,7 +29,20 @@ static PyMethodDef methods[] = {
     {"fault", ot_fault_py, METH_NOARGS, NULL},
     {"drain_start", ot_drain_start, METH_O, NULL},
     {"drain_stop", ot_drain_stop, METH_O, NULL},
-    {"drain", ot_drain_now, METH_NOARGS, NULL},
+    {"drain", ot_drain_now, METH_VARARGS, NULL},
+    {"share", ot_share, METH_O, NULL},
+    {"pin", ot_pin, METH_O, NULL},
+    {"await_kept", ot_await_kept, METH_VARARGS, NULL},
+    {"wake", ot_wake, METH_NOARGS, NULL},
+    {"govern_start", ot_govern_start, METH_NOARGS, NULL},
+    {"govern_stop", ot_govern_stop, METH_NOARGS, NULL},
+    {"govern", ot_govern, METH_VARARGS, NULL},
+    {"await_decision", ot_await_decision, METH_VARARGS, NULL},
+    {"fit_buffers", ot_fit_buffers, METH_NOARGS, NULL},
+    {"count_thread", ot_count_thread, METH_O, NULL},
+    {"count_io", ot_count_io, METH_VARARGS, NULL},
+    {"market", ot_market_data, METH_VARARGS, NULL},
+    {"market_condition", ot_market_condition, METH_VARARGS, NULL},
     {"settle", ot_settle, METH_VARARGS, NULL},
     {"accounts", ot_accounts, METH_NOARGS, NULL},
     {"snapshot", ot_snapshot, METH_NOARGS, NULL},

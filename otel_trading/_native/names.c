@@ -122,6 +122,7 @@ write_instrument(uint32_t id, const ot_instrument_object *i)
     entry->attributes = ot_name_id(i->attributes);
     entry->kind = i->kind;
     entry->tier = i->tier;
+    entry->off_cpu = i->off_cpu;
     OT_STORE_RELEASE(&ot_rec.header->instrument_count, id + 1);
 }
 

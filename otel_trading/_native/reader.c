@@ -72,6 +72,10 @@ check_header(const ot_reader *r)
         return refused("damaged: a table is larger than the format allows");
     return region(r, "control page", h->control_offset, sizeof(struct ot_control)) &&
            region(r, "accounts", h->accounts_offset, sizeof(struct ot_accounts)) &&
+           region(r, "policy", h->policy_offset, sizeof(struct ot_policy)) &&
+           region(r, "readings", h->readings_offset, sizeof(struct ot_readings)) &&
+           region(r, "decisions", h->decisions_offset, sizeof(struct ot_decision) * OT_DECISIONS) &&
+           region(r, "market data", h->markets_offset, sizeof(struct ot_market) * OT_MARKETS) &&
            region(r, "ring headers", h->rings_offset, sizeof(struct ot_ring) * h->max_rings) &&
            region(r, "probes", h->probes_offset, sizeof(struct ot_probe) * h->max_probes) &&
            region(r, "instruments", h->instruments_offset, sizeof(struct ot_instrument) * h->max_instruments) &&

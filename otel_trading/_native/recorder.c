@@ -96,6 +96,10 @@ lay_out(struct ot_header *h, const struct ot_settings *s)
     h->text_bytes = TEXT_BYTES;
     PLACE(h->control_offset, sizeof(struct ot_control));
     PLACE(h->accounts_offset, sizeof(struct ot_accounts));
+    PLACE(h->policy_offset, sizeof(struct ot_policy));
+    PLACE(h->readings_offset, sizeof(struct ot_readings));
+    PLACE(h->decisions_offset, sizeof(struct ot_decision) * OT_DECISIONS);
+    PLACE(h->markets_offset, sizeof(struct ot_market) * OT_MARKETS);
     PLACE(h->rings_offset, sizeof(struct ot_ring) * OT_MAX_RINGS);
     PLACE(h->probes_offset, sizeof(struct ot_probe) * OT_MAX_PROBES);
     PLACE(h->instruments_offset, sizeof(struct ot_instrument) * OT_MAX_INSTRUMENTS);
@@ -117,6 +121,10 @@ point_at(uint8_t *base, const struct ot_header *h)
     ot_rec.header = (struct ot_header *)(void *)base;
     ot_rec.control = (struct ot_control *)(void *)(base + h->control_offset);
     ot_rec.accounts = (struct ot_accounts *)(void *)(base + h->accounts_offset);
+    ot_rec.policy = (struct ot_policy *)(void *)(base + h->policy_offset);
+    ot_rec.readings = (struct ot_readings *)(void *)(base + h->readings_offset);
+    ot_rec.decisions = (struct ot_decision *)(void *)(base + h->decisions_offset);
+    ot_rec.markets = (struct ot_market *)(void *)(base + h->markets_offset);
     ot_rec.rings = (struct ot_ring *)(void *)(base + h->rings_offset);
     ot_rec.probes = (struct ot_probe *)(void *)(base + h->probes_offset);
     ot_rec.instruments = (struct ot_instrument *)(void *)(base + h->instruments_offset);
@@ -216,8 +224,11 @@ ot_open(PyObject *Py_UNUSED(module), PyObject *args)
     h->resource_bytes = (uint32_t)resource.len;
     memcpy(h->resource, resource.buf, (size_t)resource.len);
     PyBuffer_Release(&resource);
-    for (int tier = 0; tier < OT_TIERS; tier++)
+    for (int tier = 0; tier < OT_TIERS; tier++) {
         ot_rec.control->tier_word[tier] = OT_TIER_ON;
+        ot_rec.control->asked[tier] = OT_TIER_ON;
+        ot_rec.control->shed[tier] = OT_TIER_ON;
+    }
     ot_rec.control->switches = OT_SWITCH_RECORD | OT_SWITCH_EXPORT;
     ot_rec.opened_unix_ns = h->created_ns;
     if (ot_ring_add(fixed, s.main_slots, s.open_spans, s.arena_bytes) < 0)

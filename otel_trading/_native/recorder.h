@@ -72,6 +72,10 @@ struct ot_recorder {
     struct ot_header *header;
     struct ot_control *control;
     struct ot_accounts *accounts;
+    struct ot_policy *policy;
+    struct ot_readings *readings;
+    struct ot_decision *decisions;
+    struct ot_market *markets;
     struct ot_ring *rings;
     struct ot_probe *probes;
     struct ot_instrument *instruments;

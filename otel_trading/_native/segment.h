@@ -27,7 +27,7 @@
 
 /* "OTELTRD\0" read as a little-endian word. */
 #define OT_MAGIC 0x004452544c45544fULL
-#define OT_VERSION 2
+#define OT_VERSION 3
 #define OT_PAGE 4096
 #define OT_TIERS 4
 #define OT_INLINE_ATTRIBUTES 4
@@ -41,6 +41,16 @@
 #define OT_MAX_BLOCKS 1024 /* arena blocks of one span that a reader follows, newest first */
 #define OT_ORDER_KEY_BYTES 64
 #define OT_ORDER_PROBES 16 /* places after its own that an order may be in */
+#define OT_MODES 4
+#define OT_TRIGGERS 8
+#define OT_COSTS 8
+#define OT_BUDGETS 5
+#define OT_DECISIONS 128                      /* the newest that are remembered */
+#define OT_MARKETS 256                        /* symbols with market data */
+#define OT_SHARED_MAGIC 0x000053444552544fULL /* "OTREDS\0\0", the page that the processes of a directory share */
+#define OT_VERDICTS 8192                      /* traces that several processes have to agree on */
+#define OT_VERDICT_PROBES 8                   /* places from its own on that a trace may be in */
+#define OT_THRESHOLD_BITS 16                  /* of the 56, the highest: thresholds of verdicts are this coarse */
 #define OT_NO_LIMIT 0xffffffff
 #define OT_NAME_BYTES 4096  /* longest name; a longer one goes to OT_NAME_OTHER */
 #define OT_TEXT_BYTES 65536 /* longest text in an arena block; a block is also never more than a quarter of its arena */
@@ -138,6 +148,82 @@ enum {
     OT_INSTRUMENT_HISTOGRAM = 3,
 };
 
+/* Modes of the budget, ot_control.mode. */
+enum {
+    OT_MODE_NORMAL = 0,
+    OT_MODE_HIGH_VOLATILITY = 1,
+    OT_MODE_STRESSED = 2,
+    OT_MODE_EMERGENCY = 3,
+};
+
+/* Why a mode was entered, or a decision made. */
+enum {
+    OT_REASON_NONE = 0,
+    OT_REASON_CPU = 1,        /* the system's CPU load */
+    OT_REASON_MEMORY = 2,     /* the system's memory */
+    OT_REASON_MARKET = 3,     /* volatility and volume */
+    OT_REASON_LATENCY = 4,    /* what recording adds to an operation */
+    OT_REASON_FORCED = 5,     /* somebody asked for it */
+    OT_REASON_VIOLATIONS = 6, /* the budget was exceeded more often than is allowed */
+    OT_REASON_RECOVERED = 7,  /* what led to the mode before, or to the step, is over */
+    OT_REASON_BUDGET_CPU = 8, /* monitoring's own use, by OT_BUDGET_* from here on */
+    OT_REASON_BUDGET_MEMORY = 9,
+    OT_REASON_BUDGET_LATENCY = 10,
+    OT_REASON_BUDGET_NETWORK = 11,
+    OT_REASON_BUDGET_DISK = 12,
+};
+
+/* What monitoring may use: rows of ot_policy.budget, items of ot_readings.usage. */
+enum {
+    OT_BUDGET_CPU = 0,     /* share of one core */
+    OT_BUDGET_MEMORY = 1,  /* bytes */
+    OT_BUDGET_LATENCY = 2, /* seconds added to an operation */
+    OT_BUDGET_NETWORK = 3, /* bytes a second */
+    OT_BUDGET_DISK = 4,    /* operations a second */
+};
+
+/* ot_decision.kind */
+enum {
+    OT_DECISION_MODE = 1,      /* another mode; before and after are OT_MODE_* */
+    OT_DECISION_RATE = 2,      /* another share of a tier is recorded; before and after are shares */
+    OT_DECISION_BUFFERS = 3,   /* another size of the rings; before and after are shares of what was configured */
+    OT_DECISION_VIOLATION = 4, /* a limit was exceeded, and nothing is left that could be taken back for it */
+    OT_DECISION_ALERT = 5,     /* too many violations in a row: P0 only; after is their number */
+    OT_DECISION_FAILED = 6,    /* the engine or the meter can not tell what it has to; recording stays as it was */
+    OT_DECISION_WORKS = 7,     /* it can again */
+};
+
+/* Why a trace is kept: bits of a trigger set, and their numbers. */
+enum {
+    OT_TRIGGER_ERROR = 0,
+    OT_TRIGGER_REJECT = 1,
+    OT_TRIGGER_SLA = 2,
+    OT_TRIGGER_RISK = 3,
+    OT_TRIGGER_INTERRUPTED = 4, /* the process ended in it */
+    OT_TRIGGER_PINNED = 5,
+    OT_TRIGGER_SLOW = 6,  /* slower than its stage's rolling p99 */
+    OT_TRIGGER_SHARE = 7, /* none of these: the random share */
+};
+
+/* What a record costs the thread that makes it: items of ot_policy.cost, in seconds. */
+enum {
+    OT_COST_FLAT = 0,      /* start/stop and leaf decorators */
+    OT_COST_SPAN = 1,      /* with, decorator: becomes current */
+    OT_COST_API = 2,       /* a span of OpenTelemetry's API */
+    OT_COST_ATTRIBUTE = 3, /* each inline attribute */
+    OT_COST_BLOCK = 4,     /* each arena block: long attribute, event, link */
+    OT_COST_VALUE = 5,     /* histogram.record */
+    OT_COST_UPDATE = 6,    /* counter.add, gauge.set */
+    OT_COST_MARKET = 7,    /* market_data */
+};
+
+/* ot_verdict.word, bits 0 to 1 */
+enum {
+    OT_VERDICT_ASKED = 0, /* a process that has spans of the trace, and not its root, waits for the answer */
+    OT_VERDICT_KEPT = 1,  /* bits 8 to 23: the threshold it was kept by, 0 = for certain */
+    OT_VERDICT_DROPPED = 2,
+};
+
 /* ot_control.switches */
 enum {
     OT_SWITCH_RECORD = 1,
@@ -187,10 +273,16 @@ struct ot_header {
     uint32_t extent_count;      /* owner: writer; release/acquire */
     uint32_t max_orders;        /* owner: creator; a power of two */
     uint64_t orders_offset;     /* owner: creator; struct ot_order[max_orders] */
-    uint64_t orders_evicted;    /* owner: writer; orders that were still open when another took their place */
-    uint32_t attribute_limit;   /* owner: creator; attributes, events and links of a span that count: the newest, */
-    uint32_t event_limit;       /* owner: creator; the rest is told as dropped; OT_NO_LIMIT = all */
-    uint32_t link_limit;        /* owner: creator */
+    uint64_t policy_offset;     /* owner: creator; struct ot_policy */
+    uint64_t readings_offset;   /* owner: creator; struct ot_readings */
+    uint64_t decisions_offset;  /* owner: creator; struct ot_decision[OT_DECISIONS] */
+    uint64_t markets_offset;    /* owner: creator; struct ot_market[OT_MARKETS] */
+    uint32_t market_count;      /* owner: writer; release/acquire */
+    uint32_t reserved_budget;
+    uint64_t orders_evicted;  /* owner: writer; orders that were still open when another took their place */
+    uint32_t attribute_limit; /* owner: creator; attributes, events and links of a span that count: the newest, */
+    uint32_t event_limit;     /* owner: creator; the rest is told as dropped; OT_NO_LIMIT = all */
+    uint32_t link_limit;      /* owner: creator */
     uint32_t reserved;
     uint32_t resource_bytes; /* owner: creator */
     uint32_t closed;         /* owner: writer; 1 after an orderly shutdown (release) */
@@ -199,10 +291,21 @@ struct ot_header {
 
 /* One page, everything that another process may steer, and what the drain tells of itself. */
 struct ot_control {
-    uint64_t tier_word[4]; /* owner: control */
-    uint64_t switches;     /* owner: control; OT_SWITCH_* */
-    uint64_t threshold;    /* owner: control; traces whose 56 random bits are below it are sampled out */
-    uint64_t generation;   /* owner: control; +1 after each change */
+    uint64_t tier_word[4];  /* owner: control and governor; what is in force: the strictest of asked, shed and rollout.
+                            * Whoever changes one of those writes it, and the governor again at its next tick */
+    uint64_t switches;      /* owner: control; OT_SWITCH_* */
+    uint64_t threshold;     /* owner: control; traces whose 56 random bits are below it are sampled out, but for those
+                            * that a trigger keeps, and those of tier P0 */
+    uint64_t generation;    /* owner: control; +1 after each change */
+    uint64_t asked[4];      /* owner: control; as tier_word: what people asked of the tier */
+    uint64_t shed[4];       /* owner: governor; as tier_word: what mode and budget leave of the tier */
+    uint64_t rollout;       /* owner: control; threshold: of P1 to P3 only traces are recorded that are not below it */
+    uint64_t forced;        /* owner: control; OT_MODE_* + 1, 0 = the engine decides */
+    uint64_t mode;          /* owner: governor (control where it forces one); OT_MODE_* */
+    uint64_t mode_since_ns; /* owner: governor; Unix time */
+    uint64_t mode_reason;   /* owner: governor; OT_REASON_* */
+    uint64_t buffers;       /* owner: governor; the rings should have their configured slots >> buffers */
+    uint64_t buffers_now;   /* owner: writer; and have them so */
     uint64_t reserved[9];
     uint64_t heartbeat;    /* owner: drain; ticks at the end of its last pass */
     uint64_t passes;       /* owner: drain */
@@ -234,7 +337,7 @@ struct ot_ring {
     uint64_t open_offset;   /* owner: creator; struct ot_slot[open_capacity] */
     uint64_t arena_offset;  /* owner: creator */
     uint64_t arena_bytes;   /* owner: creator; a power of two */
-    uint32_t capacity;      /* owner: creator; a power of two */
+    uint32_t capacity;      /* owner: writer; a power of two; the slots' part of the file is as long as at first */
     uint32_t open_capacity; /* owner: creator */
     uint64_t thread_id;     /* owner: writer; kernel thread id of the present or last owner */
     uint64_t generation;    /* owner: writer; +1 each time a thread takes the ring */
@@ -250,7 +353,8 @@ struct ot_ring {
     uint64_t drained[4];     /* owner: drain */
     uint64_t values_drained; /* owner: drain */
     uint64_t backlog_max;    /* owner: drain; longest backlog a pass has met, in records */
-    uint64_t padding2;
+    uint64_t seen; /* owner: drain; records whose figures are in the aggregates; from tail to here they wait for the
+                    * verdict on their traces */
     /* line 3 */
     uint64_t padding3[8];
 };
@@ -314,7 +418,10 @@ struct ot_instrument {
     uint32_t attributes;  /* owner: creator; name id of a JSON object, 0 = none */
     uint8_t kind;         /* owner: creator; OT_INSTRUMENT_* */
     uint8_t tier;         /* owner: creator */
-    uint8_t padding[6];
+    uint8_t
+        off_cpu; /* owner: creator; percent of the system's CPU load from which it is switched off, 0 = its tier's */
+    uint8_t off; /* owner: governor; 1 = switched off by that */
+    uint8_t padding[4];
     uint64_t updates; /* owner: writer */
     uint64_t sum_int; /* owner: writer; int64: the integer part of a counter */
     uint64_t value;   /* owner: writer; double bits: a counter's float part, a gauge's value */
@@ -344,6 +451,112 @@ struct ot_order {
     uint64_t reserved[4];
 };
 
+/* One page: what is allowed.  Doubles' bits, unless it says otherwise; seconds, bytes, shares from 0 to 1. */
+struct ot_policy {
+    uint64_t active;      /* owner: control; a number: 1 = govern and select, 0 = record and export everything */
+    uint64_t budget[20];  /* owner: control; OT_BUDGETS rows of OT_MODES; infinity = no limit */
+    uint64_t enter[4];    /* owner: control; CPU load for STRESSED and EMERGENCY, then memory for both */
+    uint64_t margin;      /* owner: control; how far below that a load has to be before the mode is left */
+    uint64_t dwell;       /* owner: control; how long at least before a milder mode follows, or a market's is left */
+    uint64_t volatility;  /* owner: control; above both: HIGH_VOLATILITY */
+    uint64_t volume;      /* owner: control */
+    uint64_t period;      /* owner: control; between two ticks of the governor */
+    uint64_t window;      /* owner: control; over which monitoring's own use is looked at, and steps wait */
+    uint64_t recover;     /* owner: control; within the budget for so long: one step is taken back */
+    uint64_t violations;  /* owner: control; so many steps in a row are borne, one more and it is P0 only */
+    uint64_t hold;        /* owner: control; how long a trace may wait for its verdict */
+    uint64_t burst;       /* owner: control; the network budget of so many seconds may be saved up */
+    uint64_t limit[8];    /* owner: control; traces a second that a trigger may keep, by OT_TRIGGER_* */
+    uint64_t cost[8];     /* owner: control; OT_COST_*, as calibrated in this process */
+    uint64_t base_memory; /* owner: control; bytes of the process that the package took before it recorded */
+    uint64_t exporter_memory; /* owner: control; bytes that the exporters' libraries took: told, not held to a limit */
+};
+
+/* One page: what the governor sees, measures and does.  Doubles' bits, unless it says otherwise. */
+struct ot_readings {
+    uint64_t seq;          /* owner: governor; sequence lock of what follows, odd while it changes (release/acquire) */
+    uint64_t ticks;        /* owner: governor; a number: ticks so far */
+    uint64_t unix_ns;      /* owner: governor; a number: of the last tick */
+    uint64_t cpu_load;     /* owner: governor; of all that this process may use, 0 to 1; NaN = can not be told */
+    uint64_t memory_load;  /* owner: governor; likewise */
+    uint64_t cpu_stall;    /* owner: governor; PSI: share of the time that somebody waited for a CPU; NaN = not known */
+    uint64_t memory_stall; /* owner: governor; likewise, for memory */
+    uint64_t volatility;   /* owner: governor; a year's, from the last minute's returns; the highest of all symbols */
+    uint64_t volume;       /* owner: governor; of the last 10 s, to what is usual; of the same symbol */
+    uint64_t usage[5];     /* owner: governor; OT_BUDGET_* over the policy's window */
+    uint64_t cpu_hot;      /* owner: governor; of usage: the recording threads' share, by the calibrated costs */
+    uint64_t cpu_drain;    /* owner: governor; the drain's thread */
+    uint64_t cpu_export;   /* owner: governor; threads that said that they are monitoring's */
+    uint64_t cpu_governor; /* owner: governor; its own */
+    uint64_t memory_segment; /* owner: governor; bytes of the segment that take space */
+    uint64_t memory_heap;    /* owner: governor; bytes of the drain's tables and queues */
+    uint64_t network_total;  /* owner: governor; a number: bytes so far */
+    uint64_t disk_total;     /* owner: governor; a number: operations so far */
+    uint64_t cpu_total;      /* owner: governor; a number: ns so far, the hot path's included */
+    uint64_t violations[5];  /* owner: governor; numbers: OT_BUDGET_* so far */
+    uint64_t steps;          /* owner: governor; a number: steps in force that were taken to keep the budget */
+    uint64_t in_a_row;       /* owner: governor; a number: violations since it was last within its budget */
+    uint64_t horizon;        /* owner: governor; how far back a trace can still be kept whole, s */
+    uint64_t tokens;         /* owner: governor; bytes that may be kept at once */
+    uint64_t threshold[4];   /* owner: governor; numbers, 56 bits: a plain trace of the tier is kept from it on */
+    uint64_t kept[8];        /* owner: drain; numbers: traces, by OT_TRIGGER_* */
+    uint64_t missed[8];      /* owner: drain; numbers: traces with a trigger that limit or bucket left out */
+    uint64_t dropped;        /* owner: drain; a number: plain traces left out */
+    uint64_t decisions;      /* owner: governor; a number: decisions so far (release; readers acquire) */
+    uint64_t failed;         /* owner: governor; a number: 1 = it can not tell the pressure now */
+};
+
+/* A decision of the governor: number n is in place n % OT_DECISIONS. */
+struct ot_decision {
+    uint64_t seq;     /* owner: governor; 2n+1 while written, 2n+2 when complete (release/acquire) */
+    uint64_t unix_ns; /* owner: governor */
+    uint64_t figure;  /* owner: governor; double bits: what was measured */
+    uint64_t limit;   /* owner: governor; double bits: what it is held to */
+    uint64_t before;  /* owner: governor; double bits, see OT_DECISION_* */
+    uint64_t after;   /* owner: governor; double bits */
+    uint8_t kind;     /* owner: governor; OT_DECISION_* */
+    uint8_t reason;   /* owner: governor; OT_REASON_* */
+    uint8_t tier;     /* owner: governor; of OT_DECISION_RATE */
+    uint8_t mode;     /* owner: governor; OT_MODE_* in force after it */
+    uint32_t reserved0;
+    uint64_t reserved;
+};
+
+/* The market data of a symbol. */
+struct ot_market {
+    uint32_t symbol; /* owner: writer; name id; published by market_count */
+    uint32_t reserved0;
+    uint64_t exchange_ns; /* owner: writer; the exchange's stamp of the newest update, Unix time; 0 = it had none */
+    uint64_t received_ns; /* owner: writer; Unix time */
+    uint64_t updates;     /* owner: writer */
+    uint64_t price;       /* owner: writer; double bits; NaN = none yet */
+    uint64_t volume;      /* owner: writer; double bits: sum so far */
+    uint64_t reserved[2];
+};
+
+/* The file that all processes of a directory share: first this page, then struct ot_verdict[OT_VERDICTS]. */
+struct ot_shared {
+    uint64_t magic;         /* owner: creator; OT_SHARED_MAGIC */
+    uint64_t version;       /* owner: creator; OT_VERSION; stored last (release/acquire) */
+    uint64_t file_bytes;    /* owner: creator */
+    uint64_t tokens;        /* owner: any drain; int64: bytes that may be kept at once; changed by atomic addition */
+    uint64_t filled_ns;     /* owner: whoever exchanges it; CLOCK_MONOTONIC of the last time that it was filled up */
+    uint64_t candidates[4]; /* owner: any drain; bytes of plain traces so far, a tier; changed by atomic addition */
+    uint64_t triggered;     /* owner: any drain; bytes kept by triggers so far; changed by atomic addition */
+    uint64_t planned_ns;    /* owner: whoever exchanges it; CLOCK_MONOTONIC of the last plan */
+    uint64_t threshold[4];  /* owner: who planned last; plain traces of the tier are kept from it on, 56 bits */
+    uint64_t planned[5];    /* owner: who planned last; candidates and triggered as they were then */
+    uint64_t rate[5];       /* owner: who planned last; double bits: their smoothed bytes a second */
+};
+
+/* A trace that several processes have to agree on.  Taken by exchanging trace_lo; old ones are overwritten. */
+struct ot_verdict {
+    uint64_t trace_lo; /* owner: whoever exchanges it (acquire/release); 0 = free */
+    uint64_t trace_hi; /* owner: who took the entry; stored before word */
+    uint64_t word;     /* owner: any drain; bits 0-1 OT_VERDICT_*, 8-23 threshold, 24-31 trigger set; release/acquire */
+    uint64_t changed_ns; /* owner: any drain; CLOCK_MONOTONIC */
+};
+
 struct ot_name {
     uint32_t offset; /* owner: writer; from text_offset */
     uint32_t bytes;  /* owner: writer */
@@ -352,6 +565,12 @@ struct ot_name {
 #ifndef __cplusplus
 _Static_assert(sizeof(struct ot_header) <= OT_PAGE, "header fits a page");
 _Static_assert(sizeof(struct ot_control) <= OT_PAGE, "control fits a page");
+_Static_assert(sizeof(struct ot_policy) <= OT_PAGE, "the policy fits a page");
+_Static_assert(sizeof(struct ot_readings) <= OT_PAGE, "the readings fit a page");
+_Static_assert(sizeof(struct ot_shared) <= OT_PAGE, "what is shared fits a page");
+_Static_assert(sizeof(struct ot_decision) == 64, "decision");
+_Static_assert(sizeof(struct ot_market) == 64, "market");
+_Static_assert(sizeof(struct ot_verdict) == 32, "verdict");
 _Static_assert(sizeof(struct ot_ring) == 256, "a ring header is four cache lines");
 _Static_assert(sizeof(struct ot_slot) == 128, "a slot is two cache lines");
 _Static_assert(offsetof(struct ot_slot, key) == 64, "what every span has is in the first line");

@@ -7,6 +7,17 @@ from __future__ import annotations
 
 from otel_trading._pure.batch import Batch
 from otel_trading._pure.frames import attach_context, current, detach_context, get_context
+from otel_trading._pure.governor import (
+    await_decision,
+    count_io,
+    count_thread,
+    fit_buffers,
+    govern,
+    govern_start,
+    govern_stop,
+    market,
+    market_condition,
+)
 from otel_trading._pure.hooks import api_install
 from otel_trading._pure.host import accounts, drain_start, drain_stop, keep, kept, settle, take
 from otel_trading._pure.host import drain_now as drain
@@ -19,6 +30,7 @@ from otel_trading._pure.reader import Reader
 from otel_trading._pure.remote import remote
 from otel_trading._pure.spans import Span
 from otel_trading._pure.tracer import Scope, Tracer
+from otel_trading._pure.verdicts import await_kept, pin, share, wake
 from otel_trading._pure.writer import Token
 
 BACKEND = "pure"
@@ -38,27 +50,40 @@ __all__ = [
     "accounts",
     "api_install",
     "attach_context",
+    "await_decision",
+    "await_kept",
     "close",
+    "count_io",
+    "count_thread",
     "current",
     "detach_context",
     "drain",
     "drain_start",
     "drain_stop",
     "fault",
+    "fit_buffers",
     "forked",
     "gc_callback",
     "get_context",
+    "govern",
+    "govern_start",
+    "govern_stop",
     "interrupt_open",
     "is_open",
     "keep",
     "kept",
+    "market",
+    "market_condition",
     "open",
     "order_get",
     "order_put",
     "orders_open",
+    "pin",
     "remote",
     "settle",
+    "share",
     "snapshot",
     "take",
     "traced",
+    "wake",
 ]

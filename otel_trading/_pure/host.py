@@ -81,7 +81,7 @@ def drain_stop(timeout: float, /) -> bool:
     return _host.stop(timeout)
 
 
-def drain_now() -> int:
+def drain_now(decide: bool = False, /) -> int:  # noqa: ARG001, FBT001, FBT002
     """One pass, now, in the calling thread; returns how many records were handled."""
     return drain.run()
 

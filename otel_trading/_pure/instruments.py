@@ -50,9 +50,11 @@ def _number(value: float) -> float:
 class Instrument:
     """What the three have in common."""
 
-    __slots__ = ("_known", "_words", "attributes", "description", "id", "kind", "name", "tier", "unit")
+    __slots__ = ("_known", "_words", "attributes", "description", "id", "kind", "name", "off_cpu", "tier", "unit")
 
-    def __init__(self, name: str, tier: int = 1, unit: str = "", description: str = "", attributes: str = "") -> None:
+    def __init__(
+        self, name: str, tier: int = 1, unit: str = "", description: str = "", attributes: str = "", off_cpu: int = 0
+    ) -> None:
         """Register it.  Raises ValueError for a tier that there is not, TypeError where a text is none."""
         if not all(isinstance(text, str) for text in (name, unit, description, attributes)):
             raise TypeError("an instrument's name, unit, description and attributes are text")
@@ -60,6 +62,7 @@ class Instrument:
             raise ValueError("tier is 0 to 3")
         self.name = name
         self.tier = tier
+        self.off_cpu = off_cpu
         self.unit = unit
         self.description = description
         self.attributes = attributes

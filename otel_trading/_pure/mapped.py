@@ -118,6 +118,7 @@ class SegmentFile:
     __slots__ = (
         "accounts",
         "created_ns",
+        "decisions",
         "end",
         "extents",
         "fd",
@@ -125,10 +126,13 @@ class SegmentFile:
         "instruments",
         "lock",
         "map",
+        "markets",
         "names",
         "orders",
         "piece",
+        "policy",
         "probes",
+        "readings",
         "rings",
         "settings",
         "size",
@@ -144,6 +148,10 @@ class SegmentFile:
         place = _Places()
         place.take(at.SIZE_CONTROL)
         self.accounts = place.take(at.SIZE_ACCOUNTS)
+        self.policy = place.take(at.SIZE_POLICY)
+        self.readings = place.take(at.SIZE_READINGS)
+        self.decisions = place.take(at.SIZE_DECISION * at.DECISIONS)
+        self.markets = place.take(at.SIZE_MARKET * at.MARKETS)
         self.rings = place.take(at.SIZE_RING * at.MAX_RINGS)
         self.probes = place.take(at.SIZE_PROBE * at.MAX_PROBES)
         self.instruments = place.take(at.SIZE_INSTRUMENT * at.MAX_INSTRUMENTS)
@@ -180,6 +188,10 @@ class SegmentFile:
         halves[at.OFF_HEADER_BACKEND // 4] = _BACKEND
         words[at.OFF_HEADER_CONTROL_OFFSET // 8] = CONTROL
         words[at.OFF_HEADER_ACCOUNTS_OFFSET // 8] = self.accounts
+        words[at.OFF_HEADER_POLICY_OFFSET // 8] = self.policy
+        words[at.OFF_HEADER_READINGS_OFFSET // 8] = self.readings
+        words[at.OFF_HEADER_DECISIONS_OFFSET // 8] = self.decisions
+        words[at.OFF_HEADER_MARKETS_OFFSET // 8] = self.markets
         words[at.OFF_HEADER_RINGS_OFFSET // 8] = self.rings
         words[at.OFF_HEADER_PROBES_OFFSET // 8] = self.probes
         words[at.OFF_HEADER_INSTRUMENTS_OFFSET // 8] = self.instruments
@@ -199,7 +211,8 @@ class SegmentFile:
         halves[at.OFF_HEADER_RESOURCE_BYTES // 4] = len(resource)
         self.map[at.OFF_HEADER_RESOURCE : at.OFF_HEADER_RESOURCE + len(resource)] = resource
         for tier in range(at.TIERS):
-            words[(CONTROL + at.OFF_CONTROL_TIER_WORD) // 8 + tier] = at.TIER_ON
+            for field in (at.OFF_CONTROL_TIER_WORD, at.OFF_CONTROL_ASKED, at.OFF_CONTROL_SHED):
+                words[(CONTROL + field) // 8 + tier] = at.TIER_ON
         # each segment begins elsewhere, so that what was learnt in one is not taken for true in the next
         words[(CONTROL + at.OFF_CONTROL_GENERATION) // 8] = next(_generations)
         words[(CONTROL + at.OFF_CONTROL_SWITCHES) // 8] = at.SWITCH_RECORD | at.SWITCH_EXPORT

@@ -154,7 +154,7 @@ class Names:
         if file is None:
             return
         texts = (instrument.name, instrument.unit, instrument.description, instrument.attributes)
-        entry = (*map(self.name, texts), instrument.kind, instrument.tier, b"", 0, 0, 0, 0, 0)
+        entry = (*map(self.name, texts), instrument.kind, instrument.tier, instrument.off_cpu, 0, b"", 0, 0, 0, 0, 0)
         _INSTRUMENT.pack_into(file.map, file.instruments + at.SIZE_INSTRUMENT * number, *entry)
         file.halves[at.OFF_HEADER_INSTRUMENT_COUNT // 4] = number + 1
 

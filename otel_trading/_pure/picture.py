@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from otel_trading._pure.writer import Writer
 
 _INSTRUMENT = struct.Struct(at.FORMAT_INSTRUMENT)
-_UPDATES, _SUM, _VALUE = 7, 8, 9  # in an unpacked one
+_UPDATES, _SUM, _VALUE = 9, 10, 11  # in an unpacked one
 _WORDS = at.SIZE_SLOT // 8
 
 

@@ -28,6 +28,10 @@ _TABLES = (
     # name, offset, number of entries (a field, or the number itself), bytes of one, most entries
     ("control page", at.OFF_HEADER_CONTROL_OFFSET, None, at.SIZE_CONTROL, 1),
     ("accounts", at.OFF_HEADER_ACCOUNTS_OFFSET, None, at.SIZE_ACCOUNTS, 1),
+    ("policy", at.OFF_HEADER_POLICY_OFFSET, None, at.SIZE_POLICY, 1),
+    ("readings", at.OFF_HEADER_READINGS_OFFSET, None, at.SIZE_READINGS, 1),
+    ("decisions", at.OFF_HEADER_DECISIONS_OFFSET, None, at.SIZE_DECISION * at.DECISIONS, 1),
+    ("market data", at.OFF_HEADER_MARKETS_OFFSET, None, at.SIZE_MARKET * at.MARKETS, 1),
     ("ring headers", at.OFF_HEADER_RINGS_OFFSET, at.OFF_HEADER_MAX_RINGS, at.SIZE_RING, at.MAX_RINGS),
     ("probes", at.OFF_HEADER_PROBES_OFFSET, at.OFF_HEADER_MAX_PROBES, at.SIZE_PROBE, at.MAX_PROBES),
     (
