@@ -427,6 +427,9 @@ def govern(readings: Mapping[str, float] | None = None, /) -> int:
     ``network``, ``disk``, in the units of ot_readings; NaN is "can not be told".  Raises KeyError for other names.
     """
 
+def mode() -> int:
+    """OT_MODE_* in force; one load of the control page.  0 (NORMAL) without a segment."""
+
 def await_decision(number: int, timeout: float, /) -> int:
     """Wait, GIL released, for more than ``number`` decisions, or for buffers that do not fit; how many there were."""
 
@@ -494,3 +497,14 @@ class Reader:
     def missed(self) -> tuple[int, int]:
         """(records overwritten before this reader came to them, records seen torn and left out)."""
     def open_spans(self) -> list[SpanState]: ...
+
+# ---- for tests and calibration ---------------------------------------------------------------------
+
+def system_root(path: str, /) -> None:
+    """Have pressure read below another directory than the root, "" = the root: for tests.
+
+    In force when pressure is set up next: at ``govern_start``, or at a segment's first tick.
+    """
+
+def hardware_cycles() -> int | None:
+    """CPU cycles of the calling thread in user space so far; None where the kernel or the machine gives no counter."""

@@ -7,6 +7,7 @@
 #define OT_SECONDS 5
 #define OT_FIVES 12
 #define OT_EXEMPLARS 64
+#define OT_SLOW_LEAST 100 /* spans of a minute, for their p99 to say anything */
 
 struct ot_exemplar {
     double value;
@@ -24,6 +25,9 @@ struct ot_aggregate {
     struct ot_histogram fives[OT_FIVES];     /* finished ones, a ring */
     uint64_t errors;
     uint64_t sla_breaches;
+    double slow;      /* seconds: a span that took longer is a trigger; infinity = not known yet */
+    bool named;       /* `triggers` is known */
+    uint8_t triggers; /* a set: what any span of the probe is a trigger of */
     struct ot_exemplar exemplars[OT_EXEMPLARS]; /* the latest of each power of two, by its low six bits */
 };
 
@@ -35,5 +39,8 @@ void ot_aggregate_exemplar(struct ot_aggregate *a, const struct ot_exemplar *e);
 void ot_aggregate_tick(struct ot_aggregate *a, uint64_t second);
 /* Merge what a window holds into an empty histogram: 1, 5 or 60 seconds, as of the second that is going on. */
 void ot_aggregate_window(const struct ot_aggregate *a, int seconds, uint64_t second, struct ot_histogram *into);
+/* The upper border of the 99th percentile's bucket over the last minute; infinity for fewer than 100 values. */
+double ot_aggregate_p99(const struct ot_aggregate *a, uint64_t second);
+uint64_t ot_aggregate_bytes(const struct ot_aggregate *a); /* on the heap */
 
 #endif

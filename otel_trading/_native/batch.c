@@ -2,10 +2,12 @@
 
 #include <stdlib.h>
 
+#include "bucket.h"
 #include "names.h"
 #include "otlp.h"
 #include "probe.h"
 #include "spanstate.h"
+#include "tracestate.h"
 
 #define MOST (1U << 24) /* of one batch */
 #define UNSEEN UINT16_MAX
@@ -93,8 +95,13 @@ take(PyObject *Py_UNUSED(module), PyObject *limit)
     b->count = ot_kept_take(b->kept, most);
     ot_drain_unlock();
     b->epoch = ot_rec.epochs;
-    for (uint32_t i = 0; i < b->count; i++)
+    uint64_t raw = 0;
+    for (uint32_t i = 0; i < b->count; i++) {
         b->tiers[b->kept[i].slot.tier % OT_TIERS]++;
+        raw += b->kept[i].raw;
+        b->charged += b->kept[i].charged;
+    }
+    ot_bucket_taken(raw, b->charged);
     if (find_probes(b) < 0) {
         Py_DECREF(b);
         return NULL;
@@ -134,8 +141,9 @@ batch_states(PyObject *self, PyObject *Py_UNUSED(ignored))
             Py_CLEAR(list);
             break;
         }
-        PyObject *state = ot_span_state(&k->slot, k->start_ns, k->end_ns, k->blocks.data, k->blocks.bytes, &limits,
-                                        ot_own_name, NULL);
+        struct ot_odds odds = {k->threshold, k->slot.trace_lo};
+        PyObject *state = ot_kept_state(&k->slot, k->start_ns, k->end_ns, k->blocks.data, k->blocks.bytes, &limits,
+                                        k->threshold != 0 ? &odds : NULL);
         if (state == NULL || PyList_Append(list, state) < 0)
             Py_CLEAR(list);
         Py_XDECREF(state);
@@ -157,6 +165,12 @@ get_tiers(PyObject *self, void *Py_UNUSED(closure))
     return Py_BuildValue("(IIII)", (unsigned)tiers[0], (unsigned)tiers[1], (unsigned)tiers[2], (unsigned)tiers[3]);
 }
 
+static PyObject *
+get_estimated_bytes(PyObject *self, void *Py_UNUSED(closure))
+{
+    return PyLong_FromUnsignedLongLong(((ot_batch *)self)->charged);
+}
+
 static PyMethodDef batch_methods[] = {
     {"states", batch_states, METH_NOARGS, NULL},
     {"scopes", batch_scopes, METH_NOARGS, NULL},
@@ -164,7 +178,11 @@ static PyMethodDef batch_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static PyGetSetDef batch_getset[] = {{"tiers", get_tiers, NULL, NULL, NULL}, {NULL, NULL, NULL, NULL, NULL}};
+static PyGetSetDef batch_getset[] = {
+    {"tiers", get_tiers, NULL, NULL, NULL},
+    {"estimated_bytes", get_estimated_bytes, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
 
 static PySequenceMethods batch_as_sequence = {.sq_length = batch_length};
 

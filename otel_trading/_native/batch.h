@@ -18,6 +18,7 @@ typedef struct {
     struct ot_kept *kept; /* owned */
     uint32_t count;
     uint32_t tiers[OT_TIERS];
+    uint64_t charged;              /* to the bucket, for all of them */
     uint64_t epoch;                /* of the segment whose names they have */
     PyObject *scopes;              /* owned list of str: instrumentation scopes in order of first appearance */
     struct ot_batch_probe *probes; /* owned */

@@ -1,10 +1,13 @@
 #include "drain.h"
 
 #include "doubles.h"
+#include "meter.h"
 #include "ring.h"
+#include "rules.h"
+#include "select.h"
+#include "verdicts.h"
 
 #include <errno.h>
-#include <math.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -76,138 +79,36 @@ tick_all(struct ot_aggregate **list, uint32_t count, uint64_t second)
     }
 }
 
+/* Once a second: from when on a span is slow, and what the aggregates take. */
+static void
+take_stock(void)
+{
+    uint64_t bytes = 0;
+    bool selecting = OT_LOAD(&ot_rec.policy->active);
+    for (uint32_t i = 0; i < OT_MAX_PROBES + OT_MAX_INSTRUMENTS; i++) {
+        struct ot_aggregate *a = i < OT_MAX_PROBES ? ot_drain.probes[i] : ot_drain.instruments[i - OT_MAX_PROBES];
+        if (a == NULL)
+            continue;
+        bytes += ot_aggregate_bytes(a);
+        if (i < OT_MAX_PROBES && selecting)
+            a->slow = ot_aggregate_p99(a, ot_drain.second);
+    }
+    ot_drain.aggregate_bytes = bytes;
+}
+
 /* End the seconds that have gone by; after a minute without a pass all windows are empty anyway. */
 static void
 rotate(void)
 {
     uint64_t now = ot_drain.calibration.anchor.mono_ns / 1000000000ULL;
-    for (int guard = 0; ot_drain.second < now && guard < 70; guard++, ot_drain.second++) {
+    int guard = 0;
+    for (; ot_drain.second < now && guard < 70; guard++, ot_drain.second++) {
         tick_all(ot_drain.probes, OT_MAX_PROBES, ot_drain.second);
         tick_all(ot_drain.instruments, OT_MAX_INSTRUMENTS, ot_drain.second);
     }
     ot_drain.second = now;
-}
-
-static struct ot_aggregate *
-aggregate_of(struct ot_aggregate **place)
-{
-    if (OT_UNLIKELY(*place == NULL))
-        *place = ot_aggregate_new();
-    return *place;
-}
-
-static void
-remember(struct ot_aggregate *a, const struct ot_slot *s, double value, uint64_t unix_ns)
-{
-    if (s->span_id == 0)
-        return;
-    struct ot_exemplar e = {value, s->trace_hi, s->trace_lo, s->span_id, unix_ns};
-    ot_aggregate_exemplar(a, &e);
-}
-
-/* Whether the trace of a record goes to the exporters, if there are any. */
-static inline bool
-sampled(const struct ot_slot *s)
-{
-    return !(s->flags & OT_FLAG_UNSAMPLED) && (OT_LOAD(&ot_rec.control->switches) & OT_SWITCH_EXPORT) &&
-           (s->trace_lo & OT_RANDOM_MASK) >= OT_LOAD(&ot_rec.control->threshold);
-}
-
-static void
-handle_value(const struct ot_slot *s)
-{
-    if (s->probe >= ot_rec.header->instrument_count || s->probe >= OT_MAX_INSTRUMENTS)
-        return;
-    struct ot_aggregate *a = aggregate_of(&ot_drain.instruments[s->probe]);
-    double value = ot_double_of(s->value[0]);
-    if (a == NULL || !isfinite(value))
-        return;
-    ot_aggregate_add(a, value);
-    if (sampled(s))
-        remember(a, s, value, ot_unix_ns(&ot_drain.calibration, s->end));
-}
-
-static void
-handle_span(const struct ot_slot *s, struct ot_writer *w)
-{
-    bool keep = sampled(s), given = s->flags & (OT_FLAG_START_UNIX | OT_FLAG_END_UNIX);
-    uint64_t start_ns = 0, end_ns = 0;
-    if (keep || OT_UNLIKELY(given)) {
-        start_ns = s->flags & OT_FLAG_START_UNIX ? s->start : ot_unix_ns(&ot_drain.calibration, s->start);
-        end_ns = s->flags & OT_FLAG_END_UNIX ? s->end : ot_unix_ns(&ot_drain.calibration, s->end);
-    }
-    if (OT_LIKELY(s->probe < OT_MAX_PROBES)) {
-        struct ot_aggregate *a = aggregate_of(&ot_drain.probes[s->probe]);
-        if (OT_LIKELY(a != NULL)) {
-            int64_t length = OT_UNLIKELY(given) ? (int64_t)(end_ns - start_ns) : (int64_t)(s->end - s->start);
-            double ns = length <= 0          ? 0
-                        : OT_UNLIKELY(given) ? (double)length
-                                             : (double)length * ot_drain.calibration.ns_per_tick;
-            uint64_t sla = ot_rec.probes[s->probe].sla_ns;
-            ot_aggregate_add(a, ns * 1e-9);
-            a->errors += s->status == OT_STATUS_ERROR;
-            a->sla_breaches += sla != 0 && ns > (double)sla;
-            if (keep)
-                remember(a, s, ns * 1e-9, end_ns);
-        }
-    }
-    unsigned tier = s->tier % OT_TIERS;
-    if (!keep || ot_drain.kept_limit == 0)
-        ot_drain.settled.sampled_out[tier]++;
-    else if (!ot_kept_push(s, w, start_ns, end_ns))
-        ot_drain.settled.refused[tier]++;
-}
-
-/* Part of a ring's slots or of its arena that was used since the pass before; past 1 something was lost. */
-static double
-used_part(struct ot_writer *w, uint64_t records)
-{
-    uint64_t arena_head = OT_LOAD(&w->ring->arena_head), bytes = arena_head - w->arena_seen;
-    w->arena_seen = arena_head;
-    double slots = (double)records / (double)(w->mask + 1), arena = (double)bytes / (double)(w->arena_mask + 1);
-    return slots > arena ? slots : arena;
-}
-
-static uint64_t
-drain_ring(struct ot_writer *w)
-{
-    struct ot_ring *r = w->ring;
-    uint64_t head, recorded[OT_TIERS], values, drained[OT_TIERS], capacity = w->mask + 1;
-    bool consistent = ot_ring_look(r, &head, recorded, &values);
-    uint64_t tail = r->tail, backlog = head - tail, values_drained = r->values_drained;
-    double part = used_part(w, backlog);
-    ot_drain.used = part > ot_drain.used ? part : ot_drain.used;
-    if (backlog == 0)
-        return 0;
-    memcpy(drained, r->drained, sizeof drained);
-    if (backlog > r->backlog_max)
-        OT_STORE(&r->backlog_max, backlog);
-    uint64_t n = backlog > capacity ? head - capacity : tail;
-    for (; n < head; n++) {
-        struct ot_slot s;
-        const struct ot_slot *slot = &w->slots[n & w->mask];
-        __builtin_prefetch(slot + 4);
-        if (!ot_slot_copy(slot, n, &s))
-            continue;
-        if (s.state == OT_SLOT_VALUE) {
-            handle_value(&s);
-            values_drained++;
-        }
-        else {
-            handle_span(&s, w);
-            drained[s.tier % OT_TIERS]++;
-        }
-    }
-    for (int t = 0; t < OT_TIERS; t++)
-        OT_STORE(&r->drained[t], drained[t]);
-    OT_STORE(&r->values_drained, values_drained);
-    OT_STORE_RELEASE(&r->tail, head);
-    if (consistent) { /* what was written and not read is gone; else the next pass finds out */
-        for (int t = 0; t < OT_TIERS; t++)
-            w->overwritten[t] = recorded[t] - drained[t];
-        w->values_overwritten = values - values_drained;
-    }
-    return backlog;
+    if (guard > 0)
+        take_stock();
 }
 
 static void
@@ -251,27 +152,47 @@ plan(double since_us)
     ot_drain.wait_us = wait > 1000 ? (uint64_t)wait : 1000;
 }
 
-uint64_t
-ot_drain_pass(void)
+static uint64_t
+pass(bool everything)
 {
     if (!ot_drain.open)
         return 0;
-    uint64_t began = thread_cpu_ns(), handled = 0;
+    uint64_t began = thread_cpu_ns(), handled;
     uint64_t before_ns = ot_drain.calibration.anchor.mono_ns;
     ot_drain.used = 0;
     calibrate();
     rotate();
-    uint32_t rings = OT_LOAD_ACQUIRE(&ot_rec.header->ring_count);
-    for (uint32_t i = 0; i < rings && i < OT_MAX_RINGS; i++)
-        handled += drain_ring(&ot_writers[i]);
-    plan((double)(ot_drain.calibration.anchor.mono_ns - before_ns) * 1e-3);
+    double since_us = (double)(ot_drain.calibration.anchor.mono_ns - before_ns) * 1e-3;
+    handled = ot_select_pass(everything, since_us * 1e-6);
+    plan(since_us);
     publish();
+    OT_STORE(&ot_drain.heap_bytes, ot_drain.aggregate_bytes + ot_traces_bytes() + ot_drain.kept_bytes +
+                                       (uint64_t)ot_drain.kept_room * sizeof *ot_drain.kept);
     ot_drain.passes++;
     ot_drain.cpu_ns += thread_cpu_ns() - began;
     OT_STORE(&ot_rec.control->passes, ot_drain.passes);
     OT_STORE(&ot_rec.control->drain_cpu_ns, ot_drain.cpu_ns);
     OT_STORE_RELEASE(&ot_rec.control->heartbeat, ot_ticks());
+    ot_kept_tell();
     return handled;
+}
+
+uint64_t
+ot_drain_pass(void)
+{
+    return pass(false);
+}
+
+void
+ot_drain_decide_all(void)
+{
+    (void)pass(true);
+}
+
+uint64_t
+ot_drain_heap_bytes(void)
+{
+    return OT_LOAD(&ot_drain.heap_bytes);
 }
 
 void
@@ -311,6 +232,7 @@ static void *
 run(void *Py_UNUSED(argument))
 {
     be_modest();
+    (void)ot_meter_thread(OT_METER_DRAIN);
     pthread_mutex_lock(&ot_drain.lock);
     ot_drain.wait_us = ot_drain.period_ms * 1000;
     while (!ot_drain.stopping) {
@@ -329,15 +251,15 @@ run(void *Py_UNUSED(argument))
     return NULL;
 }
 
-static void
-make_condition(void)
+void
+ot_drain_make_condition(pthread_cond_t *condition)
 {
     pthread_condattr_t attributes;
     pthread_condattr_init(&attributes);
 #if !defined(__APPLE__)
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
 #endif
-    pthread_cond_init(&ot_drain.wake, &attributes);
+    pthread_cond_init(condition, &attributes);
     pthread_condattr_destroy(&attributes);
 }
 
@@ -420,7 +342,7 @@ ot_drain_now(PyObject *Py_UNUSED(module), PyObject *args)
     uint64_t handled;
     Py_BEGIN_ALLOW_THREADS
         pthread_mutex_lock(&ot_drain.lock);
-        handled = ot_drain_pass();
+        handled = pass(decide != 0);
         pthread_mutex_unlock(&ot_drain.lock);
     Py_END_ALLOW_THREADS
     return PyLong_FromUnsignedLongLong(handled);
@@ -448,7 +370,9 @@ after_fork_in_child(void)
     OT_STORE(&ot_rec.epoch, OT_CLOSED);
     pthread_mutex_init(&ot_drain.lock, NULL);
     pthread_rwlock_init(&ot_mapping, NULL);
-    make_condition();
+    pthread_rwlock_init(&ot_sharing, NULL);
+    ot_drain_make_condition(&ot_drain.wake);
+    ot_kept_start();
     ot_drain.running = false;
     ot_drain.open = false;
 }
@@ -457,7 +381,8 @@ int
 ot_drain_start_module(void)
 {
     ot_histogram_start();
-    make_condition();
+    ot_drain_make_condition(&ot_drain.wake);
+    ot_kept_start();
     if (pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child) != 0) {
         PyErr_NoMemory();
         return -1;
@@ -483,8 +408,13 @@ forget(void)
     memset(&ot_drain.settled, 0, sizeof ot_drain.settled);
     ot_drain.values_drained = ot_drain.values_overwritten = ot_drain.text_overwritten = 0;
     ot_drain.passes = ot_drain.cpu_ns = 0;
-    ot_drain.kept_limit = 0;
+    ot_drain.kept_limit = ot_drain.kept_configured = 0;
     ot_drain.kept_bytes_limit = 0;
+    memset(ot_drain.classes, 0, sizeof ot_drain.classes);
+    ot_drain.operations = ot_drain.heap_bytes = ot_drain.aggregate_bytes = 0;
+    ot_select_forget();
+    ot_rules_forget();
+    ot_shared_forget();
 }
 
 void
@@ -492,6 +422,7 @@ ot_drain_open(void)
 {
     ot_drain_lock();
     forget();
+    ot_shared_own();
     ot_drain.open = true;
     ot_drain.start_unix_ns = ot_rec.opened_unix_ns;
     calibrate();
@@ -504,7 +435,7 @@ ot_drain_close(void)
 {
     stop_thread();
     ot_drain_lock();
-    (void)ot_drain_pass();
+    ot_drain_decide_all();
     ot_drain_look();
     /* what was kept and never taken is lost to the exporters, and so accounted for */
     struct ot_kept lost;
@@ -520,6 +451,8 @@ ot_drain_close(void)
         ot_drain.last_instrument_count = count;
     }
     ot_drain.open = false;
+    ot_rules_forget();
+    ot_shared_forget();
     ot_drain_unlock();
 }
 

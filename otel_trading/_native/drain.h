@@ -6,6 +6,7 @@
 
 #include "aggregate.h"
 #include "blocks.h"
+#include "keep.h"
 #include "recorder.h"
 
 /* A span that goes to the exporters. */
@@ -14,6 +15,9 @@ struct ot_kept {
     uint64_t start_ns;
     uint64_t end_ns;
     struct ot_blocks blocks; /* owned */
+    uint32_t raw;            /* estimate of its bytes, before the learned factor … */
+    uint32_t charged;        /* … and after it */
+    uint16_t threshold;      /* its trace was kept by: the highest 16 of 56 bits, 0 = for certain */
 };
 
 /* Counts that only the drain changes. */
@@ -42,6 +46,11 @@ struct ot_drain {
     uint64_t start_unix_ns;
     uint64_t second; /* number of the unfinished second */
     struct ot_calibration calibration;
+    uint64_t classes[OT_COSTS]; /* records that were aggregated, by OT_COST_*, but updates and market data; the governor
+                                 * loads them without the lock */
+    uint64_t operations;        /* spans among them that have no parent in this process; likewise */
+    uint64_t heap_bytes;        /* as of the last pass; likewise */
+    uint64_t aggregate_bytes;   /* of it, as of the last second */
     struct ot_settled settled;
     uint64_t values_drained;
     uint64_t values_overwritten;
@@ -55,31 +64,37 @@ struct ot_drain {
     uint32_t kept_first;
     uint32_t kept_count;
     uint32_t kept_limit;       /* 0: nobody takes spans */
+    uint32_t kept_configured;  /* what keep() said, before the governor made it less */
     uint64_t kept_bytes;       /* of the blocks of those in the ring */
     uint64_t kept_bytes_limit; /* likewise, the most */
 };
 
 extern struct ot_drain ot_drain;
 
-int ot_drain_start_module(void); /* once, at import */
-void ot_drain_open(void);        /* the segment is laid out; GIL held */
-void ot_drain_close(void);       /* GIL held; the thread is stopped, the last pass made */
-void ot_drain_forked(void);      /* in the child */
+void ot_drain_make_condition(pthread_cond_t *condition); /* of the monotonic clock */
+int ot_drain_start_module(void);                         /* once, at import */
+void ot_drain_open(void);                                /* the segment is laid out; GIL held */
+void ot_drain_close(void);                               /* GIL held; the thread is stopped, the last pass made */
+void ot_drain_forked(void);                              /* in the child */
 double ot_drain_ns_per_tick(void);
 /* The calibration of the last pass, without the lock; the segment is open. */
 void ot_drain_calibration(struct ot_calibration *calibration);
 
 void ot_drain_lock(void); /* with the GIL held; gives it up meanwhile */
 void ot_drain_unlock(void);
-uint64_t ot_drain_pass(void); /* with the lock held; records handled */
-void ot_drain_look(void);     /* with the lock held: settled.recorded from the rings */
+uint64_t ot_drain_pass(void);   /* with the lock held; records handled */
+void ot_drain_decide_all(void); /* likewise: a pass after which nothing waits for its verdict */
+void ot_drain_look(void);       /* with the lock held: settled.recorded from the rings */
 
 /* kept.c, with the lock held */
-bool ot_kept_push(const struct ot_slot *slot, struct ot_writer *w, uint64_t start_ns,
-                  uint64_t end_ns); /* false: the queue is full */
+/* False: the queue is full. */
+bool ot_kept_push(const struct ot_slot *slot, struct ot_writer *w, uint64_t start_ns, uint64_t end_ns,
+                  uint16_t threshold);
 /* Move up to `count` of the oldest to `to`, which takes them over; how many. */
 uint32_t ot_kept_take(struct ot_kept *to, uint32_t count);
 void ot_kept_clear(void);
+void ot_kept_tell(void);  /* have await_kept see what came */
+void ot_kept_start(void); /* once, at import, and in a forked child */
 
 PyObject *ot_drain_start(PyObject *module, PyObject *period);
 PyObject *ot_drain_stop(PyObject *module, PyObject *timeout);

@@ -1,55 +1,495 @@
 #include "governor.h"
 
-PyObject *
-ot_govern_start(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(args))
+#include <errno.h>
+#include <math.h>
+#include <sched.h>
+#include <signal.h>
+#include <string.h>
+#if defined(__linux__)
+#include <sys/prctl.h>
+#endif
+
+#include "buffers.h"
+#include "doubles.h"
+#include "enforcer.h"
+#include "engine.h"
+#include "keep.h"
+#include "market.h"
+#include "meter.h"
+#include "pressure.h"
+
+/* Everything is used with `lock` held, which is never waited for while the GIL is held, and which is taken before the
+ * drain's. */
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t stop; /* the thread's sleep ends */
+    pthread_t thread;
+    bool running;
+    bool stopping;
+    bool open;   /* a segment is there */
+    bool begun;  /* its pressure and what else a tick needs is set up */
+    bool active; /* as of the last tick */
+} governor = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+/* Those that wait for decisions have a lock of their own, so that wake() never waits for a tick. */
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t rung;
+    uint64_t answered_ns; /* when somebody was last told of rings that do not fit, CLOCK_MONOTONIC */
+} bell = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+#define AGAIN_NS 100000000ULL /* between two tellings of the same rings */
+
+/* What govern() was given in place of measurements, in this order. */
+static const char *const names[] = {"now",    "cpu_load", "memory_load", "cpu_stall", "memory_stall", "volatility",
+                                    "volume", "cpu",      "memory",      "latency",   "network",      "disk"};
+#define NAMES (sizeof names / sizeof *names)
+
+struct stand_ins {
+    bool given[NAMES];
+    double value[NAMES];
+};
+
+/* ---- one tick ---- */
+
+static double
+rule(const uint64_t *place, double least, double otherwise)
 {
+    double value = ot_double_of(OT_LOAD(place));
+    return value >= least ? value : otherwise; /* NaN too: the page is anybody's */
+}
+
+static void
+read_rules(struct ot_allowed *r)
+{
+    const struct ot_policy *p = ot_rec.policy;
+    for (int b = 0; b < OT_BUDGETS; b++) {
+        for (int m = 0; m < OT_MODES; m++)
+            r->budget[b][m] = rule(&p->budget[b * OT_MODES + m], 0, INFINITY);
+    }
+    r->stressed_cpu = rule(&p->enter[0], 0, INFINITY);
+    r->emergency_cpu = rule(&p->enter[1], 0, INFINITY);
+    r->stressed_memory = rule(&p->enter[2], 0, INFINITY);
+    r->emergency_memory = rule(&p->enter[3], 0, INFINITY);
+    r->margin = rule(&p->margin, 0, 0);
+    r->dwell = rule(&p->dwell, 0, 0);
+    r->volatility = rule(&p->volatility, 0, INFINITY);
+    r->volume = rule(&p->volume, 0, INFINITY);
+    r->period = rule(&p->period, 0.001, 0.05);
+    r->window = rule(&p->window, 0.001, 1);
+    r->recover = rule(&p->recover, 0, 0);
+    r->violations = rule(&p->violations, 0, INFINITY);
+    for (int i = 0; i < OT_COSTS; i++)
+        r->cost[i] = rule(&p->cost[i], 0, 0);
+    r->base_memory = rule(&p->base_memory, 0, 0);
+}
+
+static void
+stand_in(const struct stand_ins *given, struct ot_sight *s)
+{
+    double *place[NAMES] = {&s->now,    &s->cpu_load, &s->memory_load, &s->cpu_stall, &s->memory_stall, &s->volatility,
+                            &s->volume, &s->usage[0], &s->usage[1],    &s->usage[2],  &s->usage[3],     &s->usage[4]};
+    for (unsigned i = 0; given != NULL && i < NAMES; i++) {
+        if (given->given[i])
+            *place[i] = given->value[i];
+    }
+}
+
+static void
+publish(const struct ot_sight *s)
+{
+    struct ot_readings *r = ot_rec.readings;
+    uint64_t seq = OT_LOAD(&r->seq);
+    OT_STORE(&r->seq, seq + 1);
+    OT_FENCE_RELEASE();
+    OT_STORE(&r->ticks, r->ticks + 1);
+    OT_STORE(&r->unix_ns, ot_nanoseconds(CLOCK_REALTIME));
+    const double values[] = {s->cpu_load, s->memory_load, s->cpu_stall, s->memory_stall, s->volatility, s->volume};
+    uint64_t *to[] = {&r->cpu_load, &r->memory_load, &r->cpu_stall, &r->memory_stall, &r->volatility, &r->volume};
+    for (unsigned i = 0; i < sizeof values / sizeof *values; i++)
+        OT_STORE(to[i], ot_bits_of(values[i]));
+    for (unsigned b = 0; b < OT_BUDGETS; b++) {
+        OT_STORE(&r->usage[b], ot_bits_of(s->usage[b]));
+        OT_STORE(&r->violations[b], ot_enforcer_violations(b));
+    }
+    OT_STORE(&r->cpu_hot, ot_bits_of(s->cpu_hot));
+    OT_STORE(&r->cpu_drain, ot_bits_of(s->cpu_drain));
+    OT_STORE(&r->cpu_export, ot_bits_of(s->cpu_export));
+    OT_STORE(&r->cpu_governor, ot_bits_of(s->cpu_governor));
+    OT_STORE(&r->memory_segment, ot_bits_of(s->segment_bytes));
+    OT_STORE(&r->memory_heap, ot_bits_of(s->heap_bytes));
+    OT_STORE(&r->network_total, (uint64_t)s->network_total);
+    OT_STORE(&r->disk_total, (uint64_t)s->disk_total);
+    OT_STORE(&r->cpu_total, (uint64_t)(s->cpu_total_ns > 0 ? s->cpu_total_ns : 0));
+    OT_STORE(&r->steps, ot_enforcer_steps());
+    OT_STORE(&r->in_a_row, ot_enforcer_in_a_row());
+    OT_STORE(&r->failed, ot_engine_failed());
+    ot_keep_readings(r);
+    OT_STORE_RELEASE(&r->seq, seq + 2);
+}
+
+static bool
+rings_fit(void)
+{
+    return OT_LOAD(&ot_rec.control->buffers) == OT_LOAD(&ot_rec.control->buffers_now);
+}
+
+static void
+ring_the_bell(void)
+{
+    pthread_mutex_lock(&bell.lock);
+    pthread_cond_broadcast(&bell.rung);
+    pthread_mutex_unlock(&bell.lock);
+}
+
+/* What was shed comes back when the policy is withdrawn. */
+static void
+rest(void)
+{
+    governor.active = false;
+    ot_enforcer_rest();
+    ot_engine_rest();
+    ot_enforcer_words((unsigned)OT_LOAD(&ot_rec.control->mode));
+    ring_the_bell();
+}
+
+static void
+begin(void)
+{
+    governor.begun = true;
+    ot_pressure_open();
+}
+
+/* With the lock held. */
+static void
+tick(const struct stand_ins *given)
+{
+    if (!governor.open)
+        return;
+    if (OT_LOAD(&ot_rec.policy->active) == 0) {
+        if (governor.active)
+            rest();
+        return;
+    }
+    if (!governor.begun)
+        begin();
+    governor.active = true;
+    struct ot_allowed rules;
+    struct ot_sight sight = {.now = (double)ot_nanoseconds(CLOCK_MONOTONIC) * 1e-9};
+    uint64_t decisions = OT_LOAD(&ot_rec.readings->decisions);
+    read_rules(&rules);
+    if (given != NULL && given->given[0])
+        sight.now = given->value[0];
+    ot_pressure_tick(&sight);
+    ot_market_tick(&rules, &sight);
+    ot_meter_tick(&rules, &sight);
+    stand_in(given, &sight);
+    unsigned mode = ot_engine_tick(&rules, &sight);
+    mode = ot_enforcer_tick(&rules, &sight, mode);
+    ot_enforcer_instruments(sight.cpu_load);
+    ot_enforcer_words(mode);
+    ot_keep_plan(sight.now, rules.budget[OT_BUDGET_NETWORK][mode]);
+    publish(&sight);
+    if (OT_LOAD(&ot_rec.readings->decisions) != decisions || !rings_fit())
+        ring_the_bell();
+}
+
+/* ---- the thread ---- */
+
+/* It has to run under the very load that it looks for, so it is as nice as others; and it does not take the processor from
+ * a thread that trades when it wakes. */
+static void
+introduce(void)
+{
+#if defined(__linux__)
+    struct sched_param none = {0};
+    (void)prctl(PR_SET_NAME, "otel-budget");
+    (void)sched_setscheduler(0, SCHED_BATCH, &none);
+#endif
+    (void)ot_meter_thread(OT_METER_GOVERNOR);
+}
+
+/* s until the next tick: a quarter of the period where the load has just risen, so that a mode is entered within two; twice
+ * the period in EMERGENCY, as there is no heavier mode to be entered, and the ticks cost too. */
+static double
+period(void)
+{
+    double s = governor.open ? rule(&ot_rec.policy->period, 0.001, 0.05) : 0.05;
+    return governor.open && OT_LOAD(&ot_rec.control->mode) == OT_MODE_EMERGENCY ? s * 2
+           : ot_pressure_rises()                                                ? s / 4
+                                                                                : s;
+}
+
+static void *
+run(void *Py_UNUSED(argument))
+{
+    introduce();
+    pthread_mutex_lock(&governor.lock);
+    uint64_t next = ot_nanoseconds(CLOCK_MONOTONIC);
+    while (!governor.stopping) {
+        tick(NULL);
+        double seconds = period();
+        uint64_t now = ot_nanoseconds(CLOCK_MONOTONIC);
+        next += (uint64_t)((seconds < 3600 ? seconds : 3600) * 1e9);
+        next = next > now ? next : now; /* what was missed is not made up for */
+        struct timespec until = {(time_t)(next / 1000000000ULL), (long)(next % 1000000000ULL)};
+        int woken = 0;
+        while (!governor.stopping && woken != ETIMEDOUT)
+            woken = pthread_cond_timedwait(&governor.stop, &governor.lock, &until);
+    }
+    pthread_mutex_unlock(&governor.lock);
+    return NULL;
+}
+
+static void
+lock_governor(void)
+{
+    if (pthread_mutex_trylock(&governor.lock) == 0)
+        return;
+    Py_BEGIN_ALLOW_THREADS
+        pthread_mutex_lock(&governor.lock);
+    Py_END_ALLOW_THREADS
+}
+
+PyObject *
+ot_govern_start(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+    int error = 0;
+    lock_governor();
+    governor.begun = false; /* the first tick looks for the files anew */
+    if (!governor.running && governor.open) {
+        governor.stopping = false;
+        sigset_t all, before; /* signals are the application's: none is handled in this thread */
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, &before);
+        error = pthread_create(&governor.thread, NULL, run, NULL);
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        governor.running = error == 0;
+    }
+    pthread_mutex_unlock(&governor.lock);
+    if (error != 0) {
+        errno = error;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
     Py_RETURN_NONE;
 }
 
-PyObject *
-ot_govern_stop(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(args))
+static void
+stop_thread(void)
 {
+    lock_governor();
+    bool running = governor.running;
+    governor.running = false;
+    governor.stopping = true;
+    pthread_cond_broadcast(&governor.stop);
+    pthread_mutex_unlock(&governor.lock);
+    if (running) {
+        Py_BEGIN_ALLOW_THREADS
+            pthread_join(governor.thread, NULL); /* at most one tick away */
+        Py_END_ALLOW_THREADS
+    }
+}
+
+PyObject *
+ot_govern_stop(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+    stop_thread();
     Py_RETURN_NONE;
 }
 
-PyObject *
-ot_govern(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(args))
+/* ---- from Python ---- */
+
+/* 0, or -1 with an exception set. */
+static int
+read_stand_ins(PyObject *readings, struct stand_ins *given)
 {
-    return PyLong_FromLong(0);
+    PyObject *items = PyMapping_Items(readings);
+    if (items == NULL)
+        return -1;
+    int result = 0;
+    for (Py_ssize_t n = 0; n < PyList_GET_SIZE(items) && result == 0; n++) {
+        PyObject *item = PyList_GET_ITEM(items, n);
+        PyObject *name = PyTuple_GET_ITEM(item, 0);
+        unsigned i = 0;
+        while (i < NAMES && !(PyUnicode_Check(name) && PyUnicode_CompareWithASCIIString(name, names[i]) == 0))
+            i++;
+        if (i == NAMES) {
+            PyErr_SetObject(PyExc_KeyError, name);
+            result = -1;
+            break;
+        }
+        given->value[i] = PyFloat_AsDouble(PyTuple_GET_ITEM(item, 1));
+        given->given[i] = true;
+        result = PyErr_Occurred() ? -1 : 0;
+    }
+    Py_DECREF(items);
+    return result;
 }
 
 PyObject *
-ot_await_decision(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(args))
+ot_govern(PyObject *Py_UNUSED(module), PyObject *args)
 {
-    return PyLong_FromLong(0);
+    PyObject *readings = Py_None;
+    struct stand_ins given = {0};
+    if (!PyArg_ParseTuple(args, "|O:govern", &readings) ||
+        (readings != Py_None && read_stand_ins(readings, &given) < 0))
+        return NULL;
+    uint64_t decisions = 0;
+    Py_BEGIN_ALLOW_THREADS
+        pthread_mutex_lock(&governor.lock);
+        tick(&given);
+        if (governor.open)
+            decisions = OT_LOAD(&ot_rec.readings->decisions);
+        pthread_mutex_unlock(&governor.lock);
+    Py_END_ALLOW_THREADS
+    return PyLong_FromUnsignedLongLong(decisions);
+}
+
+/* Whether a waiter has something to do; with the bell's lock held.  `until`: when it looks again at the latest. */
+static bool
+something(uint64_t number, uint64_t *count, uint64_t *until)
+{
+    bool told = false;
+    pthread_rwlock_rdlock(&ot_mapping);
+    if (OT_LOAD(&ot_rec.epoch) != OT_CLOSED) {
+        *count = OT_LOAD_ACQUIRE(&ot_rec.readings->decisions);
+        told = *count > number;
+        if (!told && !rings_fit()) {
+            uint64_t now = ot_nanoseconds(CLOCK_MONOTONIC);
+            told = now - bell.answered_ns >= AGAIN_NS;
+            if (told)
+                bell.answered_ns = now;
+            else if (bell.answered_ns + AGAIN_NS < *until)
+                *until = bell.answered_ns + AGAIN_NS;
+        }
+    }
+    pthread_rwlock_unlock(&ot_mapping);
+    return told;
+}
+
+static uint64_t
+await(uint64_t number, double timeout)
+{
+    uint64_t end = ot_nanoseconds(CLOCK_MONOTONIC) + (uint64_t)(timeout * 1e9), count = 0;
+    uint64_t generation = __atomic_load_n(&ot_wake_generation, __ATOMIC_ACQUIRE);
+    pthread_mutex_lock(&bell.lock);
+    for (;;) {
+        uint64_t until = end;
+        if (something(number, &count, &until) || ot_nanoseconds(CLOCK_MONOTONIC) >= end ||
+            __atomic_load_n(&ot_wake_generation, __ATOMIC_ACQUIRE) != generation)
+            break;
+        struct timespec at = {(time_t)(until / 1000000000ULL), (long)(until % 1000000000ULL)};
+        (void)pthread_cond_timedwait(&bell.rung, &bell.lock, &at);
+    }
+    pthread_mutex_unlock(&bell.lock);
+    return count;
 }
 
 PyObject *
-ot_fit_buffers(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(args))
+ot_await_decision(PyObject *Py_UNUSED(module), PyObject *args)
 {
-    return PyLong_FromLong(0);
+    unsigned long long number;
+    double timeout;
+    if (!PyArg_ParseTuple(args, "Kd:await_decision", &number, &timeout))
+        return NULL;
+    timeout = timeout > 0 ? timeout < 86400 ? timeout : 86400 : 0; /* also for NaN */
+    uint64_t count;
+    Py_BEGIN_ALLOW_THREADS
+        count = await(number, timeout);
+    Py_END_ALLOW_THREADS
+    return PyLong_FromUnsignedLongLong(count);
+}
+
+void
+ot_await_decision_wake(void)
+{
+    ring_the_bell();
 }
 
 PyObject *
-ot_count_thread(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(args))
+ot_mode(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 {
-    Py_RETURN_NONE;
+    uint64_t mode = ot_rec.epoch != OT_CLOSED ? OT_LOAD(&ot_rec.control->mode) : OT_MODE_NORMAL;
+    return PyLong_FromUnsignedLong(mode < OT_MODES ? (unsigned long)mode : OT_MODE_NORMAL);
 }
 
-PyObject *
-ot_count_io(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(args))
+/* ---- life ---- */
+
+static void
+make_condition(pthread_cond_t *condition)
 {
-    Py_RETURN_NONE;
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+#if !defined(__APPLE__)
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+#endif
+    pthread_cond_init(condition, &attributes);
+    pthread_condattr_destroy(&attributes);
 }
 
-PyObject *
-ot_market_data(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(args))
+static void
+before_fork(void)
 {
-    Py_RETURN_NONE;
+    pthread_mutex_lock(&governor.lock);
 }
 
-PyObject *
-ot_market_condition(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(args))
+static void
+after_fork_in_parent(void)
 {
-    Py_RETURN_NONE;
+    pthread_mutex_unlock(&governor.lock);
+}
+
+static void
+after_fork_in_child(void)
+{
+    pthread_mutex_init(&governor.lock, NULL);
+    pthread_mutex_init(&bell.lock, NULL);
+    make_condition(&governor.stop);
+    make_condition(&bell.rung);
+    governor.running = governor.open = governor.begun = false;
+    ot_meter_forked();
+}
+
+int
+ot_governor_start_module(void)
+{
+    make_condition(&governor.stop);
+    make_condition(&bell.rung);
+    /* registered after the drain's, so taken before it */
+    if (pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child) != 0) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    return ot_meter_start() < 0 || ot_market_start() < 0 ? -1 : 0;
+}
+
+void
+ot_governor_open(void)
+{
+    lock_governor();
+    governor.open = true;
+    governor.begun = governor.active = false;
+    ot_buffers_open();
+    ot_engine_open();
+    ot_enforcer_open();
+    ot_market_open();
+    ot_meter_open();
+    pthread_mutex_unlock(&governor.lock);
+}
+
+void
+ot_governor_close(void)
+{
+    stop_thread();
+    lock_governor();
+    governor.open = governor.begun = false;
+    ot_pressure_close();
+    pthread_mutex_unlock(&governor.lock);
+    ring_the_bell();
+}
+
+void
+ot_governor_forked(void)
+{
+    ot_pressure_close(); /* this process's descriptors */
 }

@@ -19,7 +19,8 @@ place(const ot_instrument_object *i, struct ot_writer **writer)
     *writer = ot_writer_here();
     if (OT_UNLIKELY(*writer == NULL || i->id < 0 || !ot_tier_on(i->tier)))
         return NULL;
-    return &ot_rec.instruments[i->id];
+    struct ot_instrument *m = &ot_rec.instruments[i->id];
+    return OT_UNLIKELY(OT_LOAD(&m->off)) && i->tier != 0 ? NULL : m; /* in the line that is written anyway */
 }
 
 static void
@@ -165,6 +166,11 @@ instrument_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         PyErr_SetString(PyExc_ValueError, "tier is 0 to 3");
         return NULL;
     }
+    if (off_cpu > 100 || (tier == 0 && off_cpu != 0)) {
+        PyErr_SetString(PyExc_ValueError, off_cpu > 100 ? "off_cpu is 0 to 100 percent"
+                                                        : "tier P0 can not be switched off: off_cpu has to be 0");
+        return NULL;
+    }
     PyObject *empty = PyUnicode_FromString("");
     ot_instrument_object *i = empty != NULL ? (ot_instrument_object *)type->tp_alloc(type, 0) : NULL;
     if (i == NULL) {
@@ -226,8 +232,9 @@ ot_instruments_start(PyObject *module)
 {
     if (PyType_Ready(&counter_type) < 0 || PyType_Ready(&gauge_type) < 0 || PyType_Ready(&histogram_type) < 0)
         return -1;
-    gc_pause = (ot_instrument_object *)PyObject_CallFunction((PyObject *)&histogram_type, "siss", "gc.pause", 2, "s",
-                                                             "Pause of the application by a garbage collection");
+    gc_pause =
+        (ot_instrument_object *)PyObject_CallFunction((PyObject *)&histogram_type, "sisssi", "gc.pause", 3, "s",
+                                                      "Pause of the application by a garbage collection", "", 60);
     if (gc_pause == NULL)
         return -1;
     return PyModule_AddObjectRef(module, "Counter", (PyObject *)&counter_type) < 0 ||

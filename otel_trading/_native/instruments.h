@@ -4,6 +4,9 @@
 
 #include "recorder.h"
 
+/* Percent of CPU load below off_cpu at which an instrument is switched on again. */
+#define OT_OFF_HYSTERESIS 5
+
 typedef struct {
     PyObject_HEAD
     PyObject *name; /* owned str, as are the next three */

@@ -1,12 +1,17 @@
 #include "batch.h"
+#include "buffers.h"
 #include "context.h"
 #include "drain.h"
 #include "governor.h"
 #include "hooks.h"
 #include "instruments.h"
+#include "market.h"
 #include "message.h"
+#include "meter.h"
 #include "names.h"
 #include "orders.h"
+#include "perf.h"
+#include "pressure.h"
 #include "probe.h"
 #include "reader.h"
 #include "span.h"
@@ -41,8 +46,11 @@ static PyMethodDef methods[] = {
     {"fit_buffers", ot_fit_buffers, METH_NOARGS, NULL},
     {"count_thread", ot_count_thread, METH_O, NULL},
     {"count_io", ot_count_io, METH_VARARGS, NULL},
-    {"market", ot_market_data, METH_VARARGS, NULL},
+    {"market", (PyCFunction)(void (*)(void))ot_market_data, METH_FASTCALL, NULL},
     {"market_condition", ot_market_condition, METH_VARARGS, NULL},
+    {"mode", ot_mode, METH_NOARGS, NULL},
+    {"system_root", ot_system_root, METH_O, NULL},
+    {"hardware_cycles", ot_hardware_cycles, METH_NOARGS, NULL},
     {"settle", ot_settle, METH_VARARGS, NULL},
     {"accounts", ot_accounts, METH_NOARGS, NULL},
     {"snapshot", ot_snapshot, METH_NOARGS, NULL},

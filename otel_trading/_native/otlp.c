@@ -35,6 +35,7 @@ struct encoder {
     struct ot_limits limits;
     uint32_t name_count; /* as of now: names that come later are no span's in this batch */
     struct ot_tracestate tracestate;
+    char with_threshold[OT_NAME_BYTES];
     struct ot_contents contents;
     struct pair pairs[MOST_ATTRIBUTES];
     struct extra extras[6];
@@ -342,7 +343,12 @@ put_head(struct encoder *e, const struct ot_kept *k, const struct ot_batch_probe
         given = name_of(e, s->tracestate, &given_bytes);
     else if (e->contents.tracestate != 0)
         given = block_text(e, e->contents.tracestate, &given_bytes);
-    if (given != NULL)
+    if (k->threshold != 0) {
+        struct ot_odds odds = {k->threshold, s->trace_lo};
+        state_bytes = ot_tracestate_threshold(e->with_threshold, given, given_bytes, &odds);
+        state = e->with_threshold;
+    }
+    else if (given != NULL)
         state = ot_tracestate_encode(&e->tracestate, given, given_bytes, &state_bytes);
     if (e->contents.name != 0)
         name = block_text(e, e->contents.name, &name_bytes);

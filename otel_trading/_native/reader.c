@@ -299,6 +299,10 @@ read_ring(ot_reader *r, uint32_t index, Py_ssize_t limit, PyObject *list)
     uint64_t *next = &r->rings[index].next, capacity = ring.capacity;
     if (*next > ring.head)
         return 0;
+    if (*next < ring.resized && ring.resized <= ring.head) { /* the ring has another size than it had then */
+        r->missed += ring.resized - *next;
+        *next = ring.resized;
+    }
     if (ring.head - *next > capacity) {
         r->missed += ring.head - capacity - *next;
         *next = ring.head - capacity;

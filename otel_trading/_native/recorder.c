@@ -10,6 +10,7 @@
 
 #include "drain.h"
 #include "entry.h"
+#include "governor.h"
 #include "names.h"
 #include "orders.h"
 
@@ -24,7 +25,9 @@ int
 ot_recorder_start(void)
 {
     ot_clock_start();
-    return ot_rings_start() < 0 || ot_names_start() < 0 || ot_drain_start_module() < 0 ? -1 : 0;
+    return ot_rings_start() < 0 || ot_names_start() < 0 || ot_drain_start_module() < 0 || ot_governor_start_module() < 0
+               ? -1
+               : 0;
 }
 
 void
@@ -240,6 +243,7 @@ ot_open(PyObject *Py_UNUSED(module), PyObject *args)
     }
     ot_orders_open();
     ot_drain_open();
+    ot_governor_open();
     Py_CLEAR(ot_rec.reopen);
     h->published_ns = ot_nanoseconds(CLOCK_REALTIME);
     OT_STORE_RELEASE(&h->version, OT_VERSION);
@@ -259,6 +263,7 @@ ot_close(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
     if (ot_rec.epoch == OT_CLOSED)
         Py_RETURN_NONE;
     OT_STORE(&ot_rec.epoch, OT_CLOSED); /* nothing is recorded from here on, as the GIL is ours */
+    ot_governor_close();
     ot_drain_close();
     OT_STORE_RELEASE(&ot_rec.header->closed, 1);
     Py_BEGIN_ALLOW_THREADS
@@ -281,6 +286,7 @@ ot_forked(PyObject *Py_UNUSED(module), PyObject *reopen)
 {
     if (ot_rec.base == NULL && ot_rec.reopen == NULL)
         Py_RETURN_NONE;
+    ot_governor_forked();
     ot_drain_forked();
     unmap(); /* this process's view only: the parent's file and mapping are untouched */
     ot_rings_forget();

@@ -12,6 +12,7 @@
 #include <sys/syscall.h>
 #endif
 
+#include "buffers.h"
 #include "recorder.h"
 
 #if defined(__linux__) && !defined(MADV_POPULATE_WRITE)
@@ -224,9 +225,13 @@ find_ring(uint64_t thread_id)
     if (count < OT_MAX_RINGS) {
         const struct ot_settings *s = &ot_rec.settings;
         uint64_t offset = ot_rec.header->file_bytes, bytes = ot_thread_ring_bytes(s);
-        if (ot_reserve(ot_rec.fd, offset, bytes) == 0) {
+        /* a ring is made as small as the others are now; the rest of its part of the file is a hole */
+        uint32_t slots = ot_buffers_slots(s->thread_slots, OT_LOAD(&ot_rec.control->buffers_now));
+        uint64_t hole = ring_bytes(s->thread_slots, 0, 0) - ring_bytes(slots, 0, 0);
+        if (ot_reserve(ot_rec.fd, offset, bytes - hole) == 0 &&
+            (hole == 0 || ftruncate(ot_rec.fd, (off_t)(offset + bytes)) == 0)) {
             OT_STORE_RELEASE(&ot_rec.header->file_bytes, offset + bytes);
-            int index = ot_ring_add(offset, s->thread_slots, thread_open_spans(s), thread_arena_bytes(s));
+            int index = ot_ring_add(offset, slots, thread_open_spans(s), thread_arena_bytes(s));
             if (index >= 0) {
                 take(&ot_writers[index], thread_id);
                 return &ot_writers[index];

@@ -191,6 +191,13 @@ enum {
     OT_DECISION_ALERT = 5,     /* too many violations in a row: P0 only; after is their number */
     OT_DECISION_FAILED = 6,    /* the engine or the meter can not tell what it has to; recording stays as it was */
     OT_DECISION_WORKS = 7,     /* it can again */
+    OT_DECISION_EXPORTS = 8,   /* exports wait, or no longer; before and after are 0 or 1 */
+};
+
+/* ot_control.exports_wait */
+enum {
+    OT_WAIT_NETWORK = 1,
+    OT_WAIT_DISK = 2,
 };
 
 /* Why a trace is kept: bits of a trigger set, and their numbers. */
@@ -306,7 +313,8 @@ struct ot_control {
     uint64_t mode_reason;   /* owner: governor; OT_REASON_* */
     uint64_t buffers;       /* owner: governor; the rings should have their configured slots >> buffers */
     uint64_t buffers_now;   /* owner: writer; and have them so */
-    uint64_t reserved[9];
+    uint64_t exports_wait;  /* owner: governor; OT_WAIT_*: exports wait while it is not 0 (flush and shutdown do not) */
+    uint64_t reserved[8];
     uint64_t heartbeat;    /* owner: drain; ticks at the end of its last pass */
     uint64_t passes;       /* owner: drain */
     uint64_t drain_cpu_ns; /* owner: drain; CPU time of the drain's thread */
@@ -341,7 +349,7 @@ struct ot_ring {
     uint32_t open_capacity; /* owner: creator */
     uint64_t thread_id;     /* owner: writer; kernel thread id of the present or last owner */
     uint64_t generation;    /* owner: writer; +1 each time a thread takes the ring */
-    uint64_t padding0;
+    uint64_t resized; /* owner: writer; head when the capacity last changed: what is older is not there any more */
     /* line 1: the writer's */
     uint64_t head;               /* owner: writer; records ever written (release after the slot; drain acquires) */
     uint64_t recorded[4];        /* owner: writer; spans ever written, a tier; head = their sum + values */

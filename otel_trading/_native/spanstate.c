@@ -9,6 +9,7 @@
 #include "entry.h"
 #include "names.h"
 #include "span.h"
+#include "tracestate.h"
 
 /* Where names come from. */
 struct namer {
@@ -140,11 +141,28 @@ beyond(uint32_t total, uint32_t found, uint32_t limit)
     return total - (found < limit ? found : limit);
 }
 
-PyObject *
-ot_span_state(const struct ot_slot *s, uint64_t start_ns, uint64_t end_ns, const uint8_t *blocks, size_t bytes,
-              const struct ot_limits *limits, ot_name_fn name, void *context)
+/* The tracestate with the threshold in it; takes `before` over. */
+static PyObject *
+with_threshold(PyObject *before, const struct ot_odds *odds)
 {
-    struct namer n = {name, context};
+    char text[OT_NAME_BYTES];
+    Py_ssize_t bytes = 0;
+    const char *given = before == NULL || before == Py_None ? NULL : PyUnicode_AsUTF8AndSize(before, &bytes);
+    if (before == NULL)
+        return NULL;
+    PyErr_Clear(); /* a text that is no UTF-8 is no tracestate */
+    uint32_t used = ot_tracestate_threshold(text, given, (uint32_t)(bytes < UINT32_MAX ? bytes : UINT32_MAX), odds);
+    Py_DECREF(before);
+    return PyUnicode_DecodeASCII(text, used, "replace");
+}
+
+static PyObject *
+state_of(const struct ot_slot *s, uint64_t start_ns, uint64_t end_ns, const uint8_t *blocks, size_t bytes,
+         const struct ot_limits *limits, const struct namer *namer, const struct ot_odds *odds)
+{
+    struct namer n = *namer;
+    ot_name_fn name = n.name;
+    void *context = n.context;
     struct ot_contents c;
     struct replay r = {PyDict_New(), limits->attributes, s->extra ? s->dropped : 0};
     ot_blocks_index(blocks, s->extra ? bytes : 0, &c);
@@ -153,6 +171,8 @@ ot_span_state(const struct ot_slot *s, uint64_t start_ns, uint64_t end_ns, const
     PyObject *trace_id = ot_long_128(s->trace_hi, s->trace_lo);
     PyObject *error = s->extra && s->error != 0 ? name(context, s->error) : Py_NewRef(Py_None);
     PyObject *tracestate = s->extra && s->tracestate != 0 ? name(context, s->tracestate) : text_of(&c, c.tracestate);
+    if (odds != NULL)
+        tracestate = with_threshold(tracestate, odds);
     PyObject *own_name = text_of(&c, c.name), *description = text_of(&c, c.status);
     PyObject *events = messages_of(&c, OT_BLOCK_EVENT, c.events, limits->events);
     PyObject *links = messages_of(&c, OT_BLOCK_LINK, c.links, limits->links);
@@ -173,6 +193,22 @@ ot_span_state(const struct ot_slot *s, uint64_t start_ns, uint64_t end_ns, const
     Py_XDECREF(events);
     Py_XDECREF(links);
     return result;
+}
+
+PyObject *
+ot_span_state(const struct ot_slot *s, uint64_t start_ns, uint64_t end_ns, const uint8_t *blocks, size_t bytes,
+              const struct ot_limits *limits, ot_name_fn name, void *context)
+{
+    struct namer n = {name, context};
+    return state_of(s, start_ns, end_ns, blocks, bytes, limits, &n, NULL);
+}
+
+PyObject *
+ot_kept_state(const struct ot_slot *s, uint64_t start_ns, uint64_t end_ns, const uint8_t *blocks, size_t bytes,
+              const struct ot_limits *limits, const struct ot_odds *odds)
+{
+    struct namer n = {ot_own_name, NULL};
+    return state_of(s, start_ns, end_ns, blocks, bytes, limits, &n, odds);
 }
 
 struct ot_limits

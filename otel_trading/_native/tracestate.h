@@ -2,6 +2,7 @@
 #ifndef OTEL_TRADING_TRACESTATE_H
 #define OTEL_TRADING_TRACESTATE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "segment.h"
@@ -13,6 +14,14 @@ struct ot_tracestate {
     char result[OT_NAME_BYTES];
 };
 
+#define OT_TRACESTATE_BYTES 4000 /* a longer one is as good as none where a threshold goes into it */
+
+/* How a span's trace was kept. */
+struct ot_odds {
+    uint16_t threshold; /* the highest 16 of 56 bits; not 0 */
+    uint64_t trace_lo;  /* its low 56 bits are the trace's randomness */
+};
+
 static inline void
 ot_tracestate_start(struct ot_tracestate *t)
 {
@@ -21,5 +30,10 @@ ot_tracestate_start(struct ot_tracestate *t)
 
 /* The text again, its members without the white space around them; borrowed from `t`. */
 const char *ot_tracestate_encode(struct ot_tracestate *t, const char *text, uint32_t bytes, uint32_t *encoded);
+
+/* A tracestate that says `ot=th:`, the larger one of the threshold and what an earlier sampler said, unless the trace's randomness
+ * contradicts that; all other members stay, in their order, after it.  `text` may be NULL.  `to` has OT_NAME_BYTES; how many of
+ * them are used. */
+uint32_t ot_tracestate_threshold(char *to, const char *text, uint32_t bytes, const struct ot_odds *odds);
 
 #endif

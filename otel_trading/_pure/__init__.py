@@ -6,23 +6,17 @@ It writes the same format and means the same; only its cost differs.
 from __future__ import annotations
 
 from otel_trading._pure.batch import Batch
+from otel_trading._pure.buffers import fit_buffers
+from otel_trading._pure.decisions import await_decision
 from otel_trading._pure.frames import attach_context, current, detach_context, get_context
-from otel_trading._pure.governor import (
-    await_decision,
-    count_io,
-    count_thread,
-    fit_buffers,
-    govern,
-    govern_start,
-    govern_stop,
-    market,
-    market_condition,
-)
+from otel_trading._pure.governor import govern, govern_start, govern_stop, mode, system_root
 from otel_trading._pure.hooks import api_install
 from otel_trading._pure.host import accounts, drain_start, drain_stop, keep, kept, settle, take
 from otel_trading._pure.host import drain_now as drain
 from otel_trading._pure.instruments import Counter, Gauge, Histogram, gc_callback
 from otel_trading._pure.life import close, fault, forked, interrupt_open, is_open, open  # noqa: A004  the interface
+from otel_trading._pure.market import market, market_condition
+from otel_trading._pure.meter import count_io, count_thread, hardware_cycles
 from otel_trading._pure.orders import order_get, order_put, orders_open
 from otel_trading._pure.picture import snapshot
 from otel_trading._pure.probes import Probe, traced
@@ -68,12 +62,14 @@ __all__ = [
     "govern",
     "govern_start",
     "govern_stop",
+    "hardware_cycles",
     "interrupt_open",
     "is_open",
     "keep",
     "kept",
     "market",
     "market_condition",
+    "mode",
     "open",
     "order_get",
     "order_put",
@@ -83,6 +79,7 @@ __all__ = [
     "settle",
     "share",
     "snapshot",
+    "system_root",
     "take",
     "traced",
     "wake",

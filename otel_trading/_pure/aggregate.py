@@ -26,6 +26,7 @@ _SECONDS = 5
 _FIVES = 12
 _EXEMPLARS = 64
 _NS = 1e-9
+_BOUND_BYTES = 40  # of a number, and its place in a list
 _FIRST = -30 * _PER_OCTAVE  # 2 ** -30 s is less than a nanosecond
 _LAST = 14 * _PER_OCTAVE  # 2 ** 14 s are four hours and a half
 
@@ -67,6 +68,11 @@ class _Nanoseconds:
 
 
 _nanoseconds = _Nanoseconds()
+
+
+def table_bytes() -> int:
+    """Tell about how many bytes the table of buckets takes."""
+    return _BOUND_BYTES * len(_nanoseconds.bounds)
 
 
 class Batch:
@@ -145,6 +151,15 @@ class Distribution:
         self.low = min(self.low, other.low)
         self.high = max(self.high, other.high)
 
+    def upper(self, quantile: float) -> float:
+        """Give the upper bound of the bucket in which a quantile of what is not negative lies."""
+        rank = quantile * (self.zero + sum(self.positive.values())) - self.zero
+        for index in sorted(self.positive):
+            rank -= self.positive[index]
+            if rank <= 0:
+                return float(2.0 ** ((index + 1) / _PER_OCTAVE))
+        return 0.0
+
     def state(self) -> HistogramState:
         """Give it as ``_native.pyi`` says."""
         low, high = (self.low, self.high) if self.count else (0.0, 0.0)
@@ -165,7 +180,7 @@ def _counts(buckets: Counter[int]) -> tuple[int, bytes]:
 class Aggregate:
     """The total, and windows of 1 s, 5 s and 1 min."""
 
-    __slots__ = ("errors", "exemplars", "five", "fives", "second", "seconds", "sla_breaches", "total")
+    __slots__ = ("errors", "exemplars", "five", "fives", "second", "seconds", "sla_breaches", "slow_at", "total")
 
     def __init__(self) -> None:
         self.total = Distribution()  # without the second that is going on
@@ -175,6 +190,7 @@ class Aggregate:
         self.fives = [Distribution() for _ in range(_FIVES)]  # finished ones
         self.errors = 0
         self.sla_breaches = 0
+        self.slow_at = 0  # the second in which its quantile was last looked at
         self.exemplars: dict[int, ExemplarState] = {}  # the latest of each power of two, by its low six bits
 
     def remember(self, exemplar: ExemplarState) -> None:
@@ -194,25 +210,29 @@ class Aggregate:
 
     def all(self) -> HistogramState:
         """Give the total."""
-        return _merged([self.total, self.second])
+        return _merged([self.total, self.second]).state()
 
-    def windows(self, second: int) -> dict[str, HistogramState]:
-        """Give the windows, as of the second that is going on."""
+    def minute(self, second: int) -> Distribution:
+        """Give the window of a minute, as of the second that is going on."""
         # Eleven finished pieces (the unfinished one will replace the twelfth), and what is unfinished.
         replaced = second // _SECONDS % _FIVES
         pieces = [piece for number, piece in enumerate(self.fives) if number != replaced]
+        return _merged([*pieces, self.five, self.second])
+
+    def windows(self, second: int) -> dict[str, HistogramState]:
+        """Give the windows, as of the second that is going on."""
         return {
             "1s": self.seconds[(second - 1) % _SECONDS].state(),
-            "5s": _merged(self.seconds),
-            "1m": _merged([*pieces, self.five, self.second]),
+            "5s": _merged(self.seconds).state(),
+            "1m": self.minute(second).state(),
         }
 
 
-def _merged(distributions: Sequence[Distribution]) -> HistogramState:
+def _merged(distributions: Sequence[Distribution]) -> Distribution:
     merged = Distribution()
     for distribution in distributions:
         merged.merge(distribution)
-    return merged.state()
+    return merged
 
 
 EMPTY = Distribution().state()

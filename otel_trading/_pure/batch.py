@@ -8,6 +8,7 @@ from otel_trading._pure.kept import state_of
 from otel_trading._pure.names import names, probes
 from otel_trading._pure.passes import drain
 from otel_trading._pure.recorder import recorder
+from otel_trading._pure.tracestate import with_threshold
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 class Batch:
     """Spans that ``take`` handed over; they count as pending until ``settle``."""
 
-    __slots__ = ("_file", "_kept", "_limits", "_texts", "_tiers")
+    __slots__ = ("_estimated", "_file", "_kept", "_limits", "_texts", "_tiers")
 
     def __init__(self, kept: list[Kept]) -> None:
         self._kept = kept
@@ -31,11 +32,20 @@ class Batch:
         for slot, *_ in kept:
             counts[slot[at.OFF_SLOT_TIER] % at.TIERS] += 1
         self._tiers = tuple(counts)
+        charged = sum(one[6] for one in kept)
+        self._estimated = round(charged)
+        drain.rules.bucket.took(sum(one[5] for one in kept), charged)
+        drain.rules.room.counts[-1] += len(kept)
 
     @property
     def tiers(self) -> tuple[int, ...]:
         """How many of each tier."""
         return self._tiers
+
+    @property
+    def estimated_bytes(self) -> int:
+        """What the bucket was charged for them."""
+        return self._estimated
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -51,7 +61,13 @@ class Batch:
     def states(self) -> list[SpanState]:
         """Give them one by one.  Raises RuntimeError where the segment is gone meanwhile."""
         self._check()
-        return [state_of(slot, epoch, blocks, self._limits, self._name) for slot, epoch, blocks, _ in self._kept]
+        states = []
+        for slot, epoch, blocks, _, threshold, *_ in self._kept:
+            state = state_of(slot, epoch, blocks, self._limits, self._name)
+            if threshold:
+                state = (*state[:10], with_threshold(state[10], state[2], threshold), *state[11:])
+            states.append(state)
+        return states
 
     def _probe(self, slot: bytes) -> int:
         return int.from_bytes(slot[at.OFF_SLOT_PROBE : at.OFF_SLOT_PROBE + 2], "little")

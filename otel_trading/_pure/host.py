@@ -9,6 +9,7 @@ from _thread import RLock
 from otel_trading import _layout as at
 from otel_trading._pure.batch import Batch
 from otel_trading._pure.passes import drain
+from otel_trading._pure.waits import waits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,9 +82,12 @@ def drain_stop(timeout: float, /) -> bool:
     return _host.stop(timeout)
 
 
-def drain_now(decide: bool = False, /) -> int:  # noqa: ARG001, FBT001, FBT002
-    """One pass, now, in the calling thread; returns how many records were handled."""
-    return drain.run()
+def drain_now(decide: bool = False, /) -> int:  # noqa: FBT001, FBT002  the interface
+    """One pass, now, in the calling thread; returns how many records were handled.
+
+    ``decide``: no trace waits for its verdict any longer: what was recorded before the call is in the queue or out.
+    """
+    return drain.run(decide)
 
 
 def keep(capacity: int, block_bytes: int = _BLOCK_BYTES, /) -> None:
@@ -95,10 +99,11 @@ def keep(capacity: int, block_bytes: int = _BLOCK_BYTES, /) -> None:
         raise ValueError(f"the queue holds at most {_MOST_KEPT} spans")
     if block_bytes < 0:
         raise ValueError("the queue can not hold less than no bytes")
-    drain.run()  # what was recorded so far falls under what was said so far
+    drain.run(True)  # what was recorded so far falls under what was said so far
     with drain.lock:
-        drain.queue.limit = capacity
+        drain.queue.limit = drain.queue.asked = capacity
         drain.queue.most_bytes = block_bytes
+        drain.rules.room.restart()
 
 
 def kept() -> int:
@@ -163,7 +168,7 @@ def close_drain() -> None:
     file = drain.file
     if file is None:
         return
-    drain.run()
+    drain.run(True)
     with drain.lock:
         drain.look()
         queue = drain.queue
@@ -174,6 +179,7 @@ def close_drain() -> None:
         drain.publish(file)
         drain.last_instruments = instrument_table(file)
         drain.file = None
+        drain.rules.share(None)
 
 
 def forked() -> None:
@@ -181,6 +187,7 @@ def forked() -> None:
     drain.lock = RLock()
     drain.file = None
     drain.reset(0)
+    waits.forked()
     _host.forked()
 
 

@@ -21,6 +21,8 @@ _UPDATES = at.OFF_INSTRUMENT_UPDATES // 8
 _SUM = at.OFF_INSTRUMENT_SUM_INT // 8
 _VALUE = at.OFF_INSTRUMENT_VALUE // 8
 _UPDATED = at.OFF_INSTRUMENT_UPDATED // 8
+_OFF = at.OFF_INSTRUMENT_OFF
+_MOST_PERCENT = 100
 _INT_MAX = (1 << 63) - 1
 _WORD = struct.Struct("<Q")
 _DOUBLE = struct.Struct("<d")
@@ -32,12 +34,13 @@ def double(word: int) -> float:
     return number
 
 
-def _word(number: float) -> int:
+def bits(number: float) -> int:
+    """Give the word that holds a double."""
     word: int = _WORD.unpack(_DOUBLE.pack(number))[0]
     return word
 
 
-def _number(value: float) -> float:
+def number_of(value: float) -> float:
     """Convert as C does; NaN for what is too large.  Raises TypeError for what is no number."""
     if type(value) is float:
         return value
@@ -55,11 +58,19 @@ class Instrument:
     def __init__(
         self, name: str, tier: int = 1, unit: str = "", description: str = "", attributes: str = "", off_cpu: int = 0
     ) -> None:
-        """Register it.  Raises ValueError for a tier that there is not, TypeError where a text is none."""
+        """Register it.
+
+        Raises ValueError for a tier that there is not, an ``off_cpu`` that is no percentage, and any of P0; TypeError
+        where a text is none.
+        """
         if not all(isinstance(text, str) for text in (name, unit, description, attributes)):
             raise TypeError("an instrument's name, unit, description and attributes are text")
         if not 0 <= tier < at.TIERS:
             raise ValueError("tier is 0 to 3")
+        if not 0 <= off_cpu <= _MOST_PERCENT:
+            raise ValueError("off_cpu is a percentage of CPU load, 1 to 100, or 0 for none")
+        if off_cpu and tier == 0:
+            raise ValueError("an instrument of tier P0 can not be switched off, so it has no off_cpu")
         self.name = name
         self.tier = tier
         self.off_cpu = off_cpu
@@ -81,7 +92,10 @@ class Instrument:
                 return None
             self._known = state
         file = recorder.file
-        return None if file is None else (file, (file.instruments + at.SIZE_INSTRUMENT * self.id) // 8)
+        if file is None:
+            return None
+        place = file.instruments + at.SIZE_INSTRUMENT * self.id
+        return (file, place // 8) if not file.map[place + _OFF] or not self.tier else None
 
 
 def _updated(words: memoryview, index: int) -> None:
@@ -109,13 +123,13 @@ class Counter(Instrument):
                 _updated(words, index)
                 return
         else:
-            number = _number(amount)
+            number = number_of(amount)
             if 0 <= number < math.inf:
                 before = words[index + _VALUE]
-                after = _word(double(before) + number)
+                after = bits(double(before) + number)
                 while words[index + _VALUE] != before:  # somebody was quicker
                     before = words[index + _VALUE]
-                    after = _word(double(before) + number)
+                    after = bits(double(before) + number)
                 words[index + _VALUE] = after
                 _updated(words, index)
                 return
@@ -129,7 +143,7 @@ class Gauge(Instrument):
 
     def set(self, value: float, /) -> None:
         """Replace the value.  One that is not finite is a fault; what is no number a TypeError."""
-        number = _number(value)
+        number = number_of(value)
         place = self._place()
         if place is None:
             return
@@ -137,7 +151,7 @@ class Gauge(Instrument):
             recorder.fault()
             return
         file, index = place
-        file.words[index + _VALUE] = _word(number)
+        file.words[index + _VALUE] = bits(number)
         _updated(file.words, index)
 
 
@@ -148,7 +162,7 @@ class Histogram(Instrument):
 
     def record(self, value: float, /) -> None:
         """Add an observation.  One that is not finite is a fault; what is no number a TypeError."""
-        number = _number(value)
+        number = number_of(value)
         place = self._place()
         writer = recorder.claim()
         if place is None or writer is None:
@@ -187,7 +201,7 @@ class _Collections:
     """Times the garbage collector."""
 
     def __init__(self) -> None:
-        self.pauses = Histogram("gc.pause", 2, "s", "Pause of the application by a garbage collection")
+        self.pauses = Histogram("gc.pause", 3, "s", "Pause of the application by a garbage collection", off_cpu=60)
         self.began = 0
 
     def callback(self, phase: str, _info: object) -> None:

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from otel_trading._pure.spanstate import Block
     from otel_trading._pure.writer import Writer
 
-    # of the slot's bytes, the Unix time of tick 0, the arena blocks, newest first, and their bytes
-    Kept: TypeAlias = tuple[bytes, int, list[Block], int]
+    # of the slot's bytes, the Unix time of tick 0, the arena blocks, newest first, and their bytes; the threshold by
+    # which its trace was kept, about how many bytes it is as sent, and what the bucket was charged
+    Kept: TypeAlias = tuple[bytes, int, list[Block], int, int, int, float]
 
 
 _LONGEST = 8 << 20  # bytes of one record's blocks
@@ -29,6 +30,7 @@ class Queue:
 
     def __init__(self) -> None:
         self.limit = 0  # 0: nobody takes spans
+        self.asked = 0  # the limit as it was set, before memory was short
         self.most_bytes = 0  # of their blocks
         self.bytes = 0
         self.spans: deque[Kept] = deque()
@@ -46,6 +48,23 @@ class Queue:
         taken = [self.spans.popleft() for _ in range(min(count, len(self.spans)))]
         self.bytes -= sum(kept[3] for kept in taken)
         return taken
+
+    def take_newest(self, count: int) -> list[Kept]:
+        """Hand over the newest.  With the drain's lock held."""
+        taken = [self.spans.pop() for _ in range(min(count, len(self.spans)))]
+        self.bytes -= sum(kept[3] for kept in taken)
+        return taken
+
+
+def depth_of(writer: Writer, link: int) -> int:
+    """Tell how many arena blocks a record has, by the newest; 0 where that is gone."""
+    position = link - 1
+    place = position & writer.arena_size - 1
+    if place + at.SIZE_BLOCK > writer.arena_size:
+        return 0
+    start = writer.arena + place
+    stamp, _, _, block = block_of(writer.piece.map[start : start + at.SIZE_BLOCK])
+    return min(block[4], at.MAX_BLOCKS) if stamp == position else 0
 
 
 def blocks_of(writer: Writer, slot: bytes) -> tuple[list[Block], int, int]:

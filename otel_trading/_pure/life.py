@@ -8,6 +8,7 @@ from time import perf_counter_ns as clock
 from otel_trading import _layout as at
 from otel_trading._pure import host, ids
 from otel_trading._pure.attributes import failed
+from otel_trading._pure.governor import governor
 from otel_trading._pure.mapped import SegmentFile, Settings
 from otel_trading._pure.names import names
 from otel_trading._pure.orders import table as orders
@@ -50,6 +51,7 @@ def open(  # noqa: A001  the backend's interface
             recorder.add_ring(file, file.piece, file.size, main=True)
             names.open(file)
             host.open_drain(file)
+            governor.open(file)
         except BaseException:
             recorder.forget()
             file.close()
@@ -67,6 +69,8 @@ def open(  # noqa: A001  the backend's interface
 def close() -> None:
     """Stop recording, run a last pass of the drain, mark the segment closed, unmap it.  Idempotent."""
     recorder.reopen = None
+    if recorder.file is not None:
+        governor.stop()
     with recorder.lock:
         file = recorder.file
         if file is None:
@@ -98,6 +102,7 @@ def _after_fork_in_child() -> None:
     ids.reseed()
     recorder.after_fork_in_child()
     host.forked()
+    governor.forked()
     orders.forked()
 
 

@@ -72,6 +72,8 @@ class Reader:
 
     def _read_ring(self, index: int, ring: Ring, limit: int, spans: list[SpanState]) -> None:
         oldest = max(ring.head - ring.capacity, 0)
+        if ring.resized <= ring.head:  # what is older was left behind
+            oldest = max(oldest, ring.resized)
         n = self._next[index]
         if n < oldest:
             self._missed += oldest - n
@@ -83,6 +85,8 @@ class Reader:
             head = self._file.ring_word(index, at.OFF_RING_HEAD)
             if batch is None or head is None:
                 break
+            if self._file.ring_word(index, at.OFF_RING_RESIZED) != ring.resized:
+                break  # the records have other places now: the next call finds them
             for number, slot in enumerate(_SLOT.iter_unpack(batch), n):
                 if self._whole(ring, number, slot[0], head):
                     span = self._span(index, ring, slot)

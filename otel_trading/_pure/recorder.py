@@ -6,8 +6,9 @@ import sys
 from _thread import RLock, _local, get_native_id
 
 from otel_trading import _layout as at
-from otel_trading._pure.mapped import Piece, main_geometry, thread_geometry
+from otel_trading._pure.mapped import CONTROL, Piece, main_geometry, thread_geometry
 from otel_trading._pure.names import names
+from otel_trading._pure.ring_size import give_back, resize, slots_left
 from otel_trading._pure.writer import OFF, TIER, Writer
 
 TYPE_CHECKING = False
@@ -23,6 +24,7 @@ MASK = (1 << at.SAMPLE_BITS) - 1
 NO_LIMITS = (at.NO_LIMIT,) * 7
 """Attributes, events and links of a span, attributes of an event and of a link, characters of a text."""
 _SWITCHES = at.OFF_CONTROL_SWITCHES
+_BUFFERS_NOW = (CONTROL + at.OFF_CONTROL_BUFFERS_NOW) // 8
 
 
 class _Here:
@@ -70,6 +72,11 @@ class Recorder:
         """Put a ring, whose space is there, at the end of the directory."""
         geometry = main_geometry(file.settings) if main else thread_geometry(file.settings)
         writer = Writer(file, len(self.writers), piece, offset, geometry)
+        shift = file.words[_BUFFERS_NOW]
+        if shift:  # a ring is made as small as the others are now
+            slots = slots_left(geometry.slots, shift)
+            resize(writer, slots)
+            give_back(writer, slots, geometry.slots)
         self.writers.append(writer)
         file.halves[at.OFF_HEADER_RING_COUNT // 4] = len(self.writers)
         return writer

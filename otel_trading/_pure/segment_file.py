@@ -79,6 +79,7 @@ class Ring:
         self.capacity = u32(header, at.OFF_RING_CAPACITY)
         self.open_capacity = u32(header, at.OFF_RING_OPEN_CAPACITY)
         self.head = u64(header, at.OFF_RING_HEAD)
+        self.resized = u64(header, at.OFF_RING_RESIZED)
         # Bytes of arena blocks that one call reads, however often a damaged file counts the same ones; a good arena may
         # come round several times meanwhile.
         self.room = max(self.arena_bytes, min(16 * self.arena_bytes, _MOST_BLOCK_BYTES))

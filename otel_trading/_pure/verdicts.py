@@ -1,24 +1,49 @@
-"""Verdicts on traces, shared with the directory's other processes."""
+"""What the rest of the package says to the keep rules: share verdicts, pin a trace, wait for kept spans."""
 
 from __future__ import annotations
 
-import time
+from otel_trading._pure.passes import drain
+from otel_trading._pure.shared_file import SharedFile
+from otel_trading._pure.waits import waits
 
 
 def share(fd: int, /) -> None:
-    """Share verdicts and the bucket with other processes."""
+    """Have verdicts and bucket in common with the directory's other processes, in the file ``fd``.
+
+    It is laid out where it is empty.  -1: this process has its own again, as ``open`` leaves it.
+    Raises OSError, and ValueError for a file that is something else.
+    """
+    shared = None if fd == -1 else SharedFile(fd)
+    with drain.lock:
+        drain.rules.share(shared)
 
 
-def pin(trace_id: int, /) -> bool:  # noqa: ARG001
-    """Have a trace kept."""
-    return False
+def pin(trace_id: int, /) -> bool:
+    """Have a trace kept, whatever is or was recorded of it; False without a segment, and for 0."""
+    if not 0 <= trace_id < 1 << 128:
+        raise OverflowError("a trace id has 128 bits")
+    if drain.file is None or not trace_id:
+        return False
+    pins = drain.rules.pins
+    if len(pins) == pins.maxlen:  # more of them than a pass takes: make one
+        drain.run()
+    pins.append(trace_id)
+    return True
 
 
-def await_kept(spans: int, block_bytes: int, timeout: float, /) -> bool:  # noqa: ARG001
-    """Wait for kept spans."""
-    time.sleep(min(timeout, 0.1))
-    return False
+def await_kept(spans: int, block_bytes: int, timeout: float, /) -> bool:
+    """Wait until that many kept spans wait for ``take``, or spans whose blocks take so many bytes.
+
+    False after ``timeout`` seconds, and where ``wake`` was called.
+    """
+
+    def ready() -> bool:
+        queue = drain.queue
+        return len(queue.spans) >= spans or queue.bytes >= block_bytes
+
+    return waits.wait(ready, timeout)
 
 
 def wake() -> None:
-    """End the waits."""
+    """End the waits of ``await_kept`` and ``await_decision`` that are going on."""
+    waits.end()

@@ -1,0 +1,13 @@
+/* What a pass does with the rings: records go into the aggregates, and, when it is known what becomes of their traces, into the
+ * queue or out.  With the drain's lock held. */
+#ifndef OTEL_TRADING_SELECT_H
+#define OTEL_TRADING_SELECT_H
+
+#include "recorder.h"
+
+/* All rings once; how many records were new.  `everything`: nothing waits afterwards.  `since_s`: since the pass before. */
+uint64_t ot_select_pass(bool everything, double since_s);
+/* Another segment: no ring has anything that waits. */
+void ot_select_forget(void);
+
+#endif
