@@ -22,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, SupportsFloat, TypeAlias
 
-    from otel_trading._backend import Probe, Span
+    from otel_trading._backend import Histogram, Probe, Span
     from otel_trading._native import OrderState
     from otel_trading.segment.neighbours import Neighbours
 
@@ -35,6 +35,7 @@ _SENT, _FILLED = at.ORDER_SENT, at.ORDER_FILLED
 _STATES = ("unknown", "sent", "acked", "partly_filled", "filled", "cancelled", "rejected")
 _number = order_values.number_of
 _SIDE_NAMES = ("", "buy", "sell")
+_BASIS_POINTS = 10_000.0
 _ROUNDING = 1e-9  # share of the quantity: sums of fills are floats
 
 _UNKNOWN: OrderState = (0, 0, True, at.ORDER_SENT, 0, 0, 0.0, nan, 0.0, 0.0, "", 0)
@@ -70,6 +71,7 @@ class _Shared:
         self.lock = RLock()
         self.open: OrderedDict[str, Order] = OrderedDict()  # by key, oldest first
         self.probes: list[Probe] = []
+        self.slippage: dict[int, Histogram] = {}  # by side
         self.neighbours: Neighbours | None = None
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self.renew)
@@ -85,6 +87,19 @@ class _Shared:
             if not self.probes:
                 self.probes = [probes.defined(name) or probes.probe(name, probes.P0) for name in _NAMES]
         return self.probes
+
+    def slippage_of(self, side: int) -> Histogram:
+        """Give the histogram of the slippage of orders of one side."""
+        found = self.slippage.get(side)
+        if found is None:
+            found = self.slippage[side] = probes.histogram(
+                "trading.order.slippage",
+                probes.P1,
+                "{bp}",
+                "How much worse than its order's price a fill was, basis points; negative: better.",
+                {"trading.order.side": _SIDE_NAMES[side]},
+            )
+        return found
 
     def hold(self, key: str, order: Order) -> None:
         self.open[key] = order
@@ -157,7 +172,8 @@ class Order:
     def fill(self, price: Number, qty: Number) -> None:
         """Record that ``qty`` was filled at ``price``; a span ``order.fill``.
 
-        The order is filled when the fills come up to its quantity.
+        The order is filled when the fills come up to its quantity.  Where it has a side and a price, the slippage goes
+        into the histogram ``trading.order.slippage``.
         """
         paid = price if type(price) is float and -inf < price < inf else _number("price", price, self.order_id)
         quantity = qty if type(qty) is float and 0.0 < qty < inf else order_values.quantity_of(qty, self.order_id)
@@ -166,6 +182,10 @@ class Order:
             attributes["trading.order.fill_price"] = paid
         if quantity is not None:
             attributes["trading.order.fill_quantity"] = quantity
+        limit, side = self._entry[7], self._entry[11]
+        if paid is not None and side and (limit < 0.0 or limit > 0.0):  # NaN is neither
+            worse = (paid - limit if side == at.SIDE_BUY else limit - paid) / abs(limit) * _BASIS_POINTS
+            (_shared.slippage.get(side) or _shared.slippage_of(side)).record(worse)
         self._happened(_FILL, attributes, quantity or 0.0, (paid or 0.0) * (quantity or 0.0))
 
     def cancel(self) -> None:

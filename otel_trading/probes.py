@@ -29,6 +29,31 @@ P2 = 2
 P3 = 3
 """What can go first."""
 
+ALWAYS_P0 = frozenset(
+    (
+        "order.submit",
+        "order.ack",
+        "order.reject",
+        "order.fill",
+        "order.cancel",
+        "risk.breach",
+        "risk.breaches",
+        "monitoring.decision",
+        "monitoring.decisions",
+    )
+)
+"""What is of tier P0 whoever defines it: orders, breaches of risk limits, and what the budget decides."""
+
+_OFF_CPU = {
+    "memory.usage": 80,
+    "cache.hit_ratio": 85,
+    "queue.size": 80,
+    "disk.io.rate": 70,
+    "network.io.rate": 75,
+    "gc.pause": 60,
+}
+"""Percent of the system's CPU load from which an instrument of that name is off, unless it is of tier P0."""
+
 _KINDS = {"internal": 0, "server": 1, "client": 2, "producer": 3, "consumer": 4}  # OpenTelemetry's SpanKind
 
 _probes: dict[str, tuple[Probe, tuple[object, ...]]] = {}
@@ -51,10 +76,18 @@ _making = _Lock()
 
 
 def _tier(name: str, tier: object) -> int:
+    if _short(name) in ALWAYS_P0:
+        if tier in {P2, P3}:
+            report(f"tier:{name}", f"{name!r} is always of tier P0, which can not be switched off: {tier!r} is ignored")
+        return P0
     if isinstance(tier, int) and P0 <= tier <= P3:
         return int(tier)
     report(f"tier:{name}", f"{name!r}: tier {tier!r} is not one of P0 to P3; P1 is taken")
     return P1
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("trading.") if isinstance(name, str) else ""
 
 
 def probe(
@@ -159,7 +192,8 @@ def _instrument(
         with _making.lock:
             found = _instruments.get(key)
             if found is None:
-                made = kind(name, _tier(name, tier), unit, description, text)
+                number = _tier(name, tier)
+                made = kind(name, number, unit, description, text, _OFF_CPU.get(_short(name), 0) if number else 0)
                 found = _instruments[key] = (made, options)
     if found[1] != options and options != (P1, "", ""):
         report(

@@ -60,6 +60,49 @@ ORDER_ANOMALY: Final = "trading.order.anomaly"
 ORDER_COUNT: Final = "trading.order.count"
 """How many orders a call is about, where it is not one."""
 
+# ---- market data, risk ----
+
+MARKET_DATA_EXCHANGE_TIME: Final = "trading.market_data.exchange_time"
+"""The exchange's stamp of an update, Unix time in milliseconds; absent where it has none."""
+
+MARKET_DATA_PRICE: Final = "trading.market_data.price"
+"""Price of an update."""
+
+MARKET_DATA_VOLUME: Final = "trading.market_data.volume"
+"""What was traded in an update."""
+
+RISK_KIND: Final = "trading.risk.kind"
+"""Which risk limit was breached, as the program says."""
+
+# ---- what the budget decides ----
+
+MONITORING_KIND: Final = "trading.monitoring.kind"
+"""What was decided: mode, rate, buffers, exports, violation, alert, failed, works."""
+
+MONITORING_REASON: Final = "trading.monitoring.reason"
+"""Why: cpu, memory, market, latency, forced, violations, recovered, or budget_ and what was exceeded."""
+
+MONITORING_MODE: Final = "trading.monitoring.mode"
+"""The mode in force after it: NORMAL, HIGH_VOLATILITY, STRESSED or EMERGENCY."""
+
+MONITORING_FIGURE: Final = "trading.monitoring.figure"
+"""What was measured: shares, bytes, seconds, bytes or operations a second."""
+
+MONITORING_LIMIT: Final = "trading.monitoring.limit"
+"""What it is held to."""
+
+MONITORING_BEFORE: Final = "trading.monitoring.before"
+"""Number of the mode, or share, before."""
+
+MONITORING_AFTER: Final = "trading.monitoring.after"
+"""The same after it."""
+
+MONITORING_TIER: Final = "trading.monitoring.tier"
+"""The tier whose rate was changed."""
+
+MONITORING_MESSAGE: Final = "trading.monitoring.message"
+"""All of it as a sentence."""
+
 # ---- messages ----
 
 MESSAGE_AGE: Final = "trading.message.age"

@@ -166,9 +166,13 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool:
 
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Give each test an environment without OpenTelemetry's variables, and leave no recorder behind."""
+    """Give each test an environment without OpenTelemetry's variables, and leave no recorder behind.
+
+    Without the budget, too: else a machine that is busy with tests would have tiers switched off in the middle of one.
+    """
     for name in [name for name in os.environ if name.startswith("OTEL_") and name != "OTEL_TRADING_BACKEND"]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("OTEL_TRADING_BUDGET_ENABLED", "false")
     # Coverage's tracer runs between any two statements, where the pure backend counts on nothing running; a collection
     # in there would record its pause in the middle of another record.
     traced = sys.gettrace() is not None and os.environ.get("OTEL_TRADING_BACKEND") == "pure"
@@ -181,8 +185,14 @@ def _clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         from otel_trading import faults, lifecycle
 
         lifecycle.shutdown(1.0)
-        lifecycle._host.enabled = None
+        lifecycle._host.enabled = lifecycle._host.mode = None
         faults.forget()
+
+
+@pytest.fixture
+def _budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the budget at work by default, as it is without the tests' own environment."""
+    monkeypatch.delenv("OTEL_TRADING_BUDGET_ENABLED")
 
 
 @pytest.fixture

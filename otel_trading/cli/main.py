@@ -23,8 +23,11 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "config": ("otel_trading.cli.config", "check the configuration, and show what is in force"),
     "info": ("otel_trading.cli.info", "which backend, clock and directory, and what is recording now"),
     "doctor": ("otel_trading.cli.doctor", "check everything that recording and exporting need"),
+    "mode": ("otel_trading.cli.mode", "the mode of each recording process, and to force one"),
+    "rollout": ("otel_trading.cli.rollout", "record a share of the traces, step by step, and back where that costs"),
     "demo": ("otel_trading.cli.demo", "a traced trading pipeline, live, and what tracing it cost"),
     "bench": ("otel_trading.cli.bench", "what each form of recording costs on this machine"),
+    "impact": ("otel_trading.cli.impact", "what monitoring does to a trading program, judged by its limits"),
 }
 """Name → (module, one line).  A module is imported when its subcommand is asked for, and not before."""
 

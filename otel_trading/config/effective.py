@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from math import inf
 from typing import TYPE_CHECKING
 
 from otel_trading.config.keys import KEYS
@@ -20,10 +21,7 @@ if TYPE_CHECKING:
 _PREFIX = "OTEL_TRADING_"
 _OWN = {
     *(variable for key in KEYS.values() for variable in key.variables if variable.startswith(_PREFIX)),
-    *(
-        _PREFIX + name
-        for name in ("CONFIG", "BACKEND", "BUILD", "SANITIZE", "SANITIZE_TESTS", "VENV", "CHECKLIST", "MODE")
-    ),
+    *(_PREFIX + name for name in ("CONFIG", "BACKEND", "BUILD", "SANITIZE", "SANITIZE_TESTS", "VENV", "CHECKLIST")),
 }
 
 
@@ -91,7 +89,7 @@ def variables() -> dict[str, str]:
 
 
 def _shown(key: str, value: object) -> Any:
-    if key.startswith("limits.") and value == NO_LIMIT:
+    if value == inf or (key.startswith("limits.") and value == NO_LIMIT):
         return "none"
     if key == "tiers":
         return {glob: f"P{tier}" for glob, tier in value}  # type: ignore[attr-defined]

@@ -3,33 +3,8 @@
 from __future__ import annotations
 
 from otel_trading.config import values as read
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
-
-
-class Key:
-    """A key: ``variables`` are asked in turn, and ``parse`` makes of their text what ``read`` takes."""
-
-    __slots__ = ("default", "meaning", "parse", "read", "variables")
-
-    def __init__(
-        self,
-        default: object,
-        read: Callable[[Any], Any],
-        meaning: str,
-        variables: tuple[str, ...] = (),
-        parse: Callable[[str], object] = read.same_text,
-    ) -> None:
-        """Describe a key."""
-        self.default = default
-        self.read = read
-        self.meaning = meaning
-        self.variables = variables
-        self.parse = parse
-
+from otel_trading.config.budget_keys import BUDGET
+from otel_trading.config.key import Key
 
 _ATTRIBUTES = "OTEL_ATTRIBUTE_COUNT_LIMIT"
 _CHARACTERS = "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"
@@ -129,5 +104,6 @@ KEYS: dict[str, Key] = {
     "websockets.current_after_receive": Key(
         True, read.switch, "whether a message's span is current until the task receives again"
     ),
+    **BUDGET,
     "shutdown.timeout": Key(5.0, read.seconds(0.0, 3_600.0), "time that an exit, a SIGTERM, or a flush may take"),
 }

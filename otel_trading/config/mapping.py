@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from otel_trading.config.budget_values import P0_STAYS
 from otel_trading.config.keys import KEYS
 
 TYPE_CHECKING = False
@@ -43,6 +44,8 @@ def is_group(path: str) -> bool:
 
 def unknown(path: str) -> str:
     """Say that ``path`` is no key, and which the nearest one is."""
+    if "p0" in path.lower().split("."):
+        return f"no such key; {P0_STAYS}"
     inside = sorted(known for known in KEYS if known.startswith(path + "."))
     if inside:
         return f"is a group of keys ({', '.join(inside)}), not a value"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from otel_trading.config.budget_keys import BUDGET
 from otel_trading.config.keys import KEYS, LIMITS
 from otel_trading.config.mapping import flatten
 from otel_trading.config.problems import InvalidConfigurationError, ItemsError, Problem
@@ -76,9 +77,11 @@ def resolve(
     ]
     for level in levels:
         level.finish()
+    settings = combine(levels)
+    problems += _contradictions(settings)
     if problems:
         raise InvalidConfigurationError(problems, unreadable=file is not None and file.unreadable)
-    return combine(levels)
+    return settings
 
 
 def _file(config: object) -> File | None:
@@ -118,6 +121,16 @@ def _of_environment(problems: list[Problem]) -> _Level:
     return level
 
 
+def _contradictions(settings: Settings) -> list[Problem]:
+    """Tell where thresholds of the engine stand in the wrong order."""
+    problems = []
+    for what in ("cpu", "memory"):
+        mild, hard = f"engine.stressed_{what}", f"engine.emergency_{what}"
+        if settings.values[mild] > settings.values[hard]:  # type: ignore[operator]
+            problems.append(Problem(hard, f"{settings.values[hard]:g} is below {mild}, {settings.values[mild]:g}"))
+    return problems
+
+
 def _complainer(problems: list[Problem]) -> Callable[[str, str], None]:
     def complain(key: str, message: str) -> None:
         problems.append(Problem(key, message))
@@ -153,7 +166,7 @@ def combine(levels: list[_Level]) -> Settings:
             if key in level.values:
                 value, source = level.values[key], level.sources[key]
         settings.values[key], settings.sources[key] = value, source
-        if key not in LIMITS:
+        if key not in LIMITS and key not in BUDGET:
             setattr(settings, key.replace(".", "_"), value)
     settings.limits = tuple(settings.values[key] for key in LIMITS)  # type: ignore[assignment]
     resource: dict[str, object] = {}

@@ -168,6 +168,8 @@ def tiers(value: Any) -> tuple[tuple[str, int], ...]:
         known = isinstance(tier, (str, int)) and not isinstance(tier, bool) and tier in _TIERS
         if mistake is None and not known:
             mistake = f"{shown(tier)} is no tier: use P0, P1, P2 or P3"
+            if tier is False or tier in {"off", "none"}:
+                mistake += "; no name can be switched off, and tier P0 never is"
         if mistake is not None:
             mistakes.append((f".{glob}", mistake))
         else:

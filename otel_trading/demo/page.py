@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 from otel_trading import semconv
+from otel_trading.budget import overview
+from otel_trading.budget.modes import BUDGETS
 from otel_trading.demo import result as results
 from otel_trading.demo.options import CONFIG
 from otel_trading.demo.waterfall import COLOURS, Waterfall
@@ -59,6 +61,9 @@ def _sections(result: Result, gap: int) -> Iterator[tuple[str, RenderableType]]:
     if slowest := result.slowest():
         yield "The slowest order", Waterfall(slowest[0])
     yield "What monitoring cost", Group(cost_table(result), Text("\n".join(_cost_lines(result)), style="dim"))
+    if budgets := _governed(result):
+        told = Text("\n".join(_kept_lines(result, budgets)), style="dim")
+        yield "What monitoring may use, and which traces were kept", Group(budget_table(budgets), told)
     accounts = Group(accounts_table(result, gap), Text("\n".join(_account_lines(result)), style="dim"))
     yield "Accounts: every span recorded, and what became of it", accounts
     yield "Next", _next(result)
@@ -141,6 +146,50 @@ def _cost_lines(result: Result) -> Iterator[str]:
     yield f"for comparison, all that the processes did: {result.cost()['all']['process_cpu_percent']:.0f} % of a core"
 
 
+# ---- budget ---------------------------------------------------------------------------------------
+
+
+def _governed(result: Result) -> dict[str, Mapping[str, Any]]:
+    found = {process: result.budgets.get(process, {}) for process in COLOURS}
+    return {process: budget for process, budget in found.items() if budget.get("governed")}
+
+
+def budget_table(budgets: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Give each process's mode, and what it used in the last second beside its limits."""
+    table = plain_table("", *budgets, left=1, gap=2)
+
+    def row(label: str, cells: Iterator[str]) -> None:
+        table.add_row(label, *cells)
+
+    row("mode", (f"{found['mode']}{', forced' if found['forced'] else ''}" for found in budgets.values()))
+    for name in BUDGETS:
+        row(name, (overview.used_text(name, **found["usage"][name]) for found in budgets.values()))
+    row("over a limit", (f"{sum(found['violations'].values()):,} times" for found in budgets.values()))
+    return table
+
+
+def _kept_lines(result: Result, budgets: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    if result.backend == "pure" and all(found["usage"]["cpu"]["limit"] is None for found in budgets.values()):
+        yield "no limit for CPU and latency: the pure backend costs more, and the traces here"
+        yield "are to be whole; with OTEL_TRADING_MODE=auto they are held to, as in a program"
+    if not _exported(result):
+        yield "no trace was kept, as no exporter is configured (OTEL_TRACES_EXPORTER=otlp);"
+        yield "with one, rejects, errors, SLA breaches come first, others as the bucket allows"
+        return
+    for process, found in budgets.items():
+        kept, *others = overview.kept_parts(found)
+        yield f"{process}: {kept}"
+        if others:
+            yield f"{'':{len(process)}}  {'; '.join(others)}"
+    limit = max((found["usage"]["network"]["limit"] or 0.0) for found in budgets.values())
+    if limit:
+        yield f"one bucket for all, {limit * 8e-3:g} kbit/s; rejects, errors, SLA breaches come first"
+
+
+def _exported(result: Result) -> bool:
+    return any(account["exported"] or account["pending"] for _, _, account in result.accounts())
+
+
 # ---- accounts -------------------------------------------------------------------------------------
 
 
@@ -165,7 +214,7 @@ def _account(account: Mapping[str, int], total: dict[str, int]) -> Iterator[str 
 
 
 def _account_lines(result: Result) -> Iterator[str]:
-    if not sum(account["exported"] for _, _, account in result.accounts()):
+    if not _exported(result):
         yield "no exporter is configured: all are in the metrics, none has left the machine"
     joiner = result.joiner
     whole = sum(joiner.outcomes[name] for name in ("filled", "acked", "rejected"))

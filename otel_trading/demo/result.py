@@ -33,6 +33,7 @@ class Result:
     reports: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     joiner: Joiner = field(default_factory=lambda: Joiner(5))
     unread: dict[str, tuple[int, int]] = field(default_factory=dict)
+    budgets: dict[str, dict[str, Any]] = field(default_factory=dict)
     import_bytes: int = 0
 
     def stages(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -130,6 +131,7 @@ class Result:
             },
             "slowest": [trace.document() for trace in self.slowest()],
             "cost": {**self.cost(), "update_us": self.update_us(), "budget": BUDGET},
+            "governed": self.budgets,
             "accounts": [{"process": process, "tier": tier, **account} for process, tier, account in self.accounts()],
             "adds_up": self.adds_up,
             "processes": self.reports,

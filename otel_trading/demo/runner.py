@@ -140,11 +140,14 @@ class Runner:
 
     def finish(self) -> None:
         """Let the work under way end, take the reports, and read the segments for the last time."""
+        budgets = {attached.service: attached.budget() for attached in self.attached}  # what was used under load
         for service in ("exchange", "bot", "gateway"):  # the market closes first; orders are still answered
             self.processes[service].ask("quiet")
         self.gather()
         for attached in self.attached:  # now: to measure the cost, each process then records more than a ring holds
             self.result.unread[attached.service] = attached.missed()
+            used = {"usage": budgets[attached.service]["usage"]} if budgets[attached.service] else {}
+            self.result.budgets[attached.service] = {**attached.budget(), **used}
         for process in self.processes.values():
             process.tell("report")
         for service, process in self.processes.items():

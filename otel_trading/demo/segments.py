@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from otel_trading.demo.errors import DemoError
 
@@ -17,9 +17,10 @@ _MOST_AT_ONCE = 4096
 class Attached:
     """One child's segment."""
 
-    def __init__(self, service: str, reader: Reader) -> None:
-        """Take the reader over."""
+    def __init__(self, service: str, reader: Reader, path: str) -> None:
+        """Take the reader of the segment at ``path`` over."""
         self.service = service
+        self.path = path
         self.reader = reader
         self._names: list[str] = []
 
@@ -42,6 +43,16 @@ class Attached:
         """Give how many records were overwritten before they were read, and how many were torn."""
         return self.reader.missed()
 
+    def budget(self) -> dict[str, Any]:
+        """Give mode, use and limits, and which traces were kept; empty where the process is gone."""
+        from otel_trading.budget import overview
+        from otel_trading.errors import SegmentError
+
+        try:
+            return overview.document(self.path)
+        except SegmentError:
+            return {}
+
     def close(self) -> None:
         """Let go of the file."""
         self.reader.close()
@@ -55,7 +66,7 @@ def attach(service: str, pid: int, directory: Path) -> Attached:
     if path is None:
         message = f"the {service} process records nothing: it has no segment in {directory}"
         raise DemoError(message)
-    return Attached(service, segment.attach(path))
+    return Attached(service, segment.attach(path), path)
 
 
 def directory() -> Path:

@@ -10,6 +10,7 @@ from typing import Any
 
 from otel_trading import _backend
 from otel_trading._version import __version__
+from otel_trading.budget import overview
 from otel_trading.config.effective import Effective, plain_settings
 from otel_trading.errors import OtelTradingError
 from otel_trading.segment import attach, default_directory, segments
@@ -66,6 +67,9 @@ def _segment(one: Any) -> dict[str, Any]:
     try:
         found["spans"] = sum(account["recorded"] for account in reader.accounts())
         found["open_spans"] = len(reader.open_spans())
+        found["budget"] = overview.document(one.path)
+    except OtelTradingError as error:  # it has ended meanwhile
+        return {**found, "error": str(error)}
     finally:
         reader.close()
     return found
@@ -94,6 +98,8 @@ def lines(found: dict[str, Any]) -> list[str]:
         name = f"  {one['pid']:>8}  {one['service'][:24]:<24}"
         counts = one.get("error") or f"{one['spans']:>12,}  {one['open_spans']:>6,}  {_age(one['age_s'])}"
         told.append(f"{name}  {counts}")
+        if "error" not in one:
+            told += [f"            {line}" for line in _budget(one["budget"])]
     configuration = found["configuration"]
     changed = {key: item for key, item in configuration["values"].items() if item["source"] != "default"}
     told += ["", f"Configuration: {configuration['file'] or 'no file'}"]
@@ -103,6 +109,19 @@ def lines(found: dict[str, Any]) -> list[str]:
         told.append("  all defaults")
     following = "otel-trading config check" if configuration["problems"] else "otel-trading doctor"
     return [*told, "", f"Next: {following}"]
+
+
+def _budget(found: dict[str, Any]) -> list[str]:
+    """Give mode, budget and keep rules of a process."""
+    if not found["governed"]:
+        return [f"mode {overview.mode_text(found)}; no budget, every trace is kept"]
+    usage = "; ".join(f"{name} {overview.used_text(name, **pair)}" for name, pair in found["usage"].items())
+    return [
+        f"mode   {overview.mode_text(found)}",
+        f"uses   {usage}",
+        f"keeps  {overview.rules_text(found)}",
+        f"kept   {overview.kept_text(found)}",
+    ]
 
 
 def _age(seconds: float) -> str:

@@ -9,6 +9,7 @@ from otel_trading.segment.control import Control
 from otel_trading.segment.directory import default_directory, prepare_directory
 from otel_trading.segment.files import CreatedSegment, FoundSegment, attach, create, release, segments
 from otel_trading.segment.resource import resource_json, service_name
+from otel_trading.segment.shared import shared_file
 
 __all__ = [
     "Control",
@@ -22,4 +23,5 @@ __all__ = [
     "resource_json",
     "segments",
     "service_name",
+    "shared_file",
 ]

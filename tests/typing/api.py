@@ -128,6 +128,22 @@ order.cancel()
 ot.order("t-2").reject("insufficient margin")
 ot.order("t-3", side=1)  # type: ignore[arg-type]
 
+# ---- the budget, and what trading is about
+
+assert_type(ot.mode(), str)
+ot.set_mode("stressed")
+ot.set_mode(None)
+ot.set_mode(3)  # type: ignore[arg-type]
+assert_type(ot.pin(), bool)
+assert_type(ot.pin("0af7651916cd43dd8448eb211c80319c"), bool)
+ot.market_data("BTCUSDT", 1_700_000_000_000, price="64000.5", volume=Decimal("0.5"))
+ot.market_data("BTCUSDT", None)
+ot.market_condition(lambda: (0.4, 1.0))
+ot.market_condition(None)
+ot.market_condition(lambda: 0.4)  # type: ignore[arg-type,return-value]
+ot.risk_breach("position_limit", symbol="BTCUSDT", size=12.5)
+ot.pnl(Decimal("-2.5"))
+
 # ---- errors
 
 try:

@@ -74,3 +74,34 @@ def test_the_clock_is_the_recorders() -> None:
 def test_ages(seconds: float, shown: str) -> None:
     """Ages have the unit that fits."""
     assert installation._age(seconds) == shown
+
+
+GOVERNED = """
+import subprocess, sys
+import otel_trading as ot
+ot.configure("governed", config={"ring.slots": 1024, "mode": "stressed", "keep.limits.slow": 7})
+sys.stdout.write(subprocess.run([sys.executable, "-m", "otel_trading", "info", *sys.argv[1:]],
+                                check=True, capture_output=True, text=True).stdout)
+"""
+
+
+def test_mode_budget_and_keep_rules_are_shown(run_python: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    """Each governed process has its mode, what it uses of which limits, its keep rules, and what was kept."""
+    shown = run_python(GOVERNED, OTEL_TRADING_BUDGET_ENABLED="true").stdout
+    assert "STRESSED" in shown
+    assert "of 15 MB" in shown
+    assert "slow up to 7/s" in shown
+    assert "no trace so far" in shown
+    document: dict[str, Any] = json.loads(run_python(GOVERNED, "--json", OTEL_TRADING_BUDGET_ENABLED="true").stdout)
+    budget = document["segments"][0]["budget"]
+    assert (budget["governed"], budget["mode"], budget["forced"]) == (True, "STRESSED", "STRESSED")
+    assert budget["usage"]["network"]["limit"] == 8_000.0
+
+
+def test_a_process_without_a_budget_is_shown_as_such(
+    run_python: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    """That nothing is governed is said, and is no error."""
+    shown = run_python(GOVERNED, OTEL_TRADING_BUDGET_ENABLED="false").stdout
+    assert "mode STRESSED" in shown
+    assert "no budget, every trace is kept" in shown

@@ -171,6 +171,8 @@ SAID = {
     "export.traces": "none",
     "export.metrics": "none",
     "logs.correlation": "true",
+    "mode": "Stressed",
+    "budget.enabled": "no",
     "instrumentors.disabled": "redis , requests,redis",
 }
 

@@ -553,7 +553,7 @@ def test_sigterm_during_shutdown(tmp_path: Path, kept: Path) -> None:
 class Slow:
     def flush(self, deadline):
         print("ready", flush=True)
-        while not lifecycle._host.sigterm_waits:
+        while not lifecycle._host.process_end.sigterm_waits:
             time.sleep(0.01)
         return True
     def stop(self, deadline):

@@ -553,3 +553,38 @@ def test_a_latency_objective_of_the_program(run_python: Callable[..., Any]) -> N
         "assert core.snapshot()['segment']['faults'] == 0\n"
         "ot.shutdown()\n"
     )
+
+
+def slippage(side: str) -> tuple[int, float]:
+    """Give how many fills of one side had a slippage, and its sum in basis points."""
+    attributes = f'{{"trading.order.side":"{side}"}}'
+    for one in core.snapshot()["instruments"]:
+        if (one["name"], one["attributes"]) == ("trading.order.slippage", attributes):
+            assert (one["unit"], one["tier"]) == ("{bp}", 1)
+            return one["total"][1], one["total"][2]
+    return 0, 0.0
+
+
+def test_slippage(recorder: Recorder) -> None:
+    """Each fill of an order with a side and a price says how much worse it was, in basis points of that price."""
+    buy = ot.order("slips-1", symbol="A", side="buy", qty=3, price=200.0)
+    buy.fill(201.0, 1)
+    buy.fill(199.0, 1)
+    buy.fill(200.0, 1)
+    assert slippage("buy") == (3, pytest.approx(0.0, abs=1e-9))
+    sell = ot.order("slips-2", symbol="A", side="sell", qty=2, price=-100.0)
+    sell.fill("-101", "1")
+    assert slippage("sell") == (1, pytest.approx(100.0))
+    for fields in ({"side": "sell"}, {"price": 1.0}, {"side": "buy", "price": 0.0}):
+        ot.order(f"slips-{fields}", symbol="A", qty=2, **fields).fill(5.0, 1)  # type: ignore[arg-type]
+    assert (slippage("buy")[0], slippage("sell")[0]) == (3, 1)
+    assert recorder.faults == 0
+
+
+def test_slippage_is_no_p0(recorder: Recorder) -> None:
+    """In EMERGENCY fills are recorded and their slippage is not."""
+    order = ot.order("slips-3", symbol="A", side="buy", qty=3, price=200.0)
+    ot.set_mode("EMERGENCY")
+    order.fill(201.0, 1)
+    assert slippage("buy")[0] == 0
+    assert len(recorder.named("order.fill")) == 1
