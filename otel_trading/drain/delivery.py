@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from otel_trading import faults
 from otel_trading.drain import exporters
 from otel_trading.drain.spans import Converter
+from otel_trading.drain.wire import Wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -43,8 +44,9 @@ class Delivery:
         self._senders: list[tuple[str, Sender]] = []
         self._others: list[tuple[str, SpanExporter]] = []
         self._encoder: Encoder | None = None
+        self._wire = Wire()
         for name, exporter in found:
-            sender = _sender(name, exporter)
+            sender = _sender(name, exporter, self._wire)
             if sender is None:
                 self._others.append((name, exporter))
             else:
@@ -57,6 +59,10 @@ class Delivery:
         """Bytes of a span in a request, of late; 0 before the first request, and without an exporter for OTLP."""
         self.busy_with = ""
         """The exporter that has a batch now, or had the last one."""
+        self.sent_bytes = 0
+        """Bytes that the last batch took on the wire, all exporters and all tries together."""
+        self.disk_operations = 0
+        """Writes that it took."""
 
     @property
     def limit(self) -> int:
@@ -79,6 +85,8 @@ class Delivery:
             return spans
 
         refused = 0
+        self.sent_bytes = self.disk_operations = 0
+        self._wire.taken()
         try:
             requests = [] if self._encoder is None else list(self._requests(self._encoder, batch, converted))
             if self._others:
@@ -93,6 +101,12 @@ class Delivery:
             self.busy_with = name
             if not exporters.took(name, "spans", exporter.export, converted()):
                 refused = len(batch)
+            # What they do is theirs: a stream is written to once a batch, all else is taken to send what we estimate.
+            if exporters.writes(exporter):
+                self.disk_operations += 1
+            else:
+                self.sent_bytes += batch.estimated_bytes
+        self.sent_bytes += self._wire.taken()
         return refused
 
     def give_up(self) -> None:
@@ -134,7 +148,7 @@ def _sent(name: str, sender: Sender, request: Encoded) -> int:
     return sent.rejected
 
 
-def _sender(name: str, exporter: SpanExporter) -> Sender | None:
+def _sender(name: str, exporter: SpanExporter, wire: Wire) -> Sender | None:
     """Return what sends requests by a stock OTLP exporter's transport; None for any other exporter."""
     module = type(exporter).__module__
     if module not in (_HTTP, _GRPC):
@@ -143,10 +157,10 @@ def _sender(name: str, exporter: SpanExporter) -> Sender | None:
         if module == _HTTP:
             from otel_trading.drain.otlp_http import HttpSender
 
-            return HttpSender(exporter)
+            return HttpSender(exporter, wire)
         from otel_trading.drain.otlp_grpc import GrpcSender
 
-        return GrpcSender(exporter)
+        return GrpcSender(exporter, wire)
     except Exception as error:  # noqa: BLE001 - private parts of another package: anything may have changed
         faults.report(
             f"export.fast.{name}",

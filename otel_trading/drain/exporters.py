@@ -110,6 +110,11 @@ def took(name: str, signal: str, export: Callable[..., object], *arguments: obje
     return False
 
 
+def writes(exporter: object) -> bool:
+    """Tell whether an exporter writes to a stream or a file, as far as that can be seen: the SDK's console does."""
+    return callable(getattr(getattr(exporter, "out", None), "write", None))
+
+
 def not_taken(name: str, signal: str, reason: str) -> None:
     """Report, once an exporter and signal, that it did not take what it was given."""
     faults.report(

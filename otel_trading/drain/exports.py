@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 from otel_trading import faults
 from otel_trading._backend import core
 from otel_trading.drain import exporters
+from otel_trading.drain.allowance import Allowance
+from otel_trading.drain.gathered import Gathered
 from otel_trading.errors import ConfigurationError, OtelTradingError
 
 if TYPE_CHECKING:
@@ -33,8 +35,15 @@ _SPANS_SHARE = 0.8
 class Exports:
     """All ways out of a process, from ``start`` to ``stop``."""
 
-    def __init__(self, spans: SpanExport | None, metrics: MetricExport | None, server: MetricsServer | None) -> None:
-        """Take the parts that are configured."""
+    def __init__(
+        self,
+        spans: SpanExport | None,
+        metrics: MetricExport | None,
+        server: MetricsServer | None,
+        shared: Sequence[Allowance | Gathered] = (),
+    ) -> None:
+        """Take the parts that are configured, and what they share, to be closed at the end."""
+        self._shared = shared
         self._spans = spans
         self._metrics = metrics
         self._server = server
@@ -68,6 +77,8 @@ class Exports:
         if self._server is not None:
             self._server.close(max(0.0, deadline - time.monotonic()))
             self._server = None
+        for part in self._shared:
+            part.close()
         return through
 
 
@@ -77,21 +88,32 @@ def start(settings: Settings, resource: bytes | str) -> Exports:
     Raises ConfigurationError for exporters that cannot be had and variables that cannot be read, with nothing
     left running.  A port that is taken is reported, and the program goes on without ``/metrics``.
     """
+    from otel_trading import lifecycle
+
     attributes = json.loads(resource)
+    path = lifecycle.own_segment()
+    allowance = Allowance(path)
+    gathered = Gathered(path, allowance)
     named = [name for name in settings.export_metrics if name != _PROMETHEUS]
-    spans, metrics = _pushing(settings, named, attributes) if named or settings.export_traces else (None, None)
+    spans, metrics = (
+        _pushing(settings, named, attributes, allowance, gathered) if named or settings.export_traces else (None, None)
+    )
     server = None
     if settings.metrics_port is not None or _PROMETHEUS in settings.export_metrics:
-        server = _served(settings, attributes)
+        server = _served(settings, attributes, gathered)
     # Threads come last: whatever was wrong has been told by now, and nothing is left running then.
     for part in (spans, metrics):
         if part is not None:
             part.begin()
-    return Exports(spans, metrics, server)
+    return Exports(spans, metrics, server, (allowance, gathered))
 
 
 def _pushing(
-    settings: Settings, named: Sequence[str], attributes: Mapping[str, str]
+    settings: Settings,
+    named: Sequence[str],
+    attributes: Mapping[str, str],
+    allowance: Allowance,
+    gathered: Gathered,
 ) -> tuple[SpanExport | None, MetricExport | None]:
     # The SDK is loaded only where something is pushed; /metrics alone does without it.
     from opentelemetry.sdk.metrics.export import MetricExporter
@@ -105,15 +127,15 @@ def _pushing(
     span_exporters = exporters.load(settings.export_traces, exporters.TRACES, SpanExporter)
     metric_exporters = exporters.load(named, exporters.METRICS, MetricExporter)  # type: ignore[type-abstract]
     spans = (
-        SpanExport(span_exporters, resource, settings.export_queue, settings.export_queue_bytes)
+        SpanExport(span_exporters, resource, settings.export_queue, settings.export_queue_bytes, allowance)
         if span_exporters
         else None
     )
-    metrics = MetricExport(metric_exporters, resource) if metric_exporters else None
+    metrics = MetricExport(metric_exporters, resource, allowance, gathered) if metric_exporters else None
     return spans, metrics
 
 
-def _served(settings: Settings, attributes: Mapping[str, str]) -> MetricsServer | None:
+def _served(settings: Settings, attributes: Mapping[str, str], gathered: Gathered) -> MetricsServer | None:
     host, port = settings.metrics_host, settings.metrics_port
     if port is None:
         host = os.environ.get("OTEL_EXPORTER_PROMETHEUS_HOST", "").strip() or "localhost"
@@ -126,7 +148,7 @@ def _served(settings: Settings, attributes: Mapping[str, str]) -> MetricsServer 
     from otel_trading.drain.http import MetricsServer
     from otel_trading.drain.prometheus import Collector
 
-    collector = Collector(core.snapshot, core.accounts, attributes, faults.report)
+    collector = Collector(core.snapshot, core.accounts, attributes, faults.report, gathered.families)
     try:
         server = MetricsServer(host, port, [collector], core.is_open)
     except OtelTradingError as error:

@@ -23,6 +23,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder, gzip_accepted
 
 from otel_trading import faults
+from otel_trading._backend import core
 from otel_trading.errors import OtelTradingError
 
 if TYPE_CHECKING:
@@ -140,6 +141,7 @@ class _Server(ThreadingHTTPServer):
 
     def serve(self) -> None:
         """Serve until woken to close; sleeps in ``accept``, where ``serve_forever`` would look up twice a second."""
+        core.count_thread(True)
         while not self.closing.is_set():
             try:
                 request, client = self.get_request()
@@ -176,20 +178,15 @@ class _Server(ThreadingHTTPServer):
             raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
+        core.count_thread(True)
         try:
             super().process_request_thread(request, client_address)
         finally:
+            core.count_thread(False)
             self.places.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Keep quiet: a client that goes away, or talks nonsense, is not the program's business."""
-
-
-def socket_server_bind(server: ThreadingHTTPServer) -> None:
-    """Do what ``socketserver.TCPServer.server_bind`` does, and not what ``HTTPServer`` adds."""
-    from socketserver import TCPServer
-
-    TCPServer.server_bind(server)
 
 
 class _Handler(BaseHTTPRequestHandler):

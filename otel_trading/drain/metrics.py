@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,7 @@ from opentelemetry.sdk.metrics.export import Histogram as SdkExplicitHistogram
 
 from otel_trading.drain.buckets import classic_bounds
 from otel_trading.drain.histogram import ExponentialHistogram
-from otel_trading.drain.series import COUNTER, GAUGE
+from otel_trading.drain.series import COUNTER, GAUGE, HISTOGRAM
 from otel_trading.drain.spans import SCOPE
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Stream:
         self._resource = resource
         self._sent: dict[_Key, int | float | ExponentialHistogram] = {}
         self._sent_ns = 0
+        self._ahead: dict[_Key, int] = {}  # of points whose last delta was taken when others' were not
         self._offered: dict[_Key, int | float | ExponentialHistogram] = {}
         self._offered_ns = 0
 
@@ -72,6 +74,7 @@ class Stream:
         self._offered_ns = now_ns
         metrics = []
         for family in found:
+            time.sleep(0)  # offers the interpreter to the threads that trade
             data = self._family(family, start_ns, now_ns)
             if data is not None:
                 metrics.append(Metric(family.name, family.description, family.unit, data))
@@ -85,6 +88,19 @@ class Stream:
         """
         self._sent = self._offered
         self._sent_ns = self._offered_ns
+        self._ahead = {}
+
+    def partly_taken(self, piece: MetricsData) -> None:
+        """Note that the exporter took a part of what ``data`` returned last: the next delta begins there for these."""
+        for resource in piece.resource_metrics:
+            for scope in resource.scope_metrics:
+                for metric in scope.metrics:
+                    kind = COUNTER if isinstance(metric.data, Sum) else HISTOGRAM
+                    for point in metric.data.data_points:
+                        key = (metric.name, kind, frozenset((point.attributes or {}).items()))
+                        if key in self._offered:
+                            self._sent[key] = self._offered[key]
+                            self._ahead[key] = self._offered_ns
 
     def _family(self, family: Family, start_ns: int, now_ns: int) -> DataT | None:
         if family.kind == GAUGE:
@@ -96,9 +112,10 @@ class Stream:
             return Gauge(gauges) if gauges else None
         temporality = self._sums if family.kind == COUNTER else self._histograms
         delta = temporality == AggregationTemporality.DELTA
-        since = (self._sent_ns or start_ns) if delta else start_ns
+        all_since = (self._sent_ns or start_ns) if delta else start_ns
         numbers, histograms, explicit = [], [], []
         for point in family.points:
+            since = self._ahead.get(_key(family, point), all_since) if delta and self._ahead else all_since
             value = self._increase(family, point) if delta else point.value
             if not isinstance(value, ExponentialHistogram):
                 if value or not delta:
@@ -117,7 +134,7 @@ class Stream:
         return SdkExplicitHistogram(explicit, temporality) if explicit else None
 
     def _increase(self, family: Family, point: Point) -> int | float | ExponentialHistogram:
-        key = (family.name, family.kind, frozenset(point.attributes.items()))
+        key = _key(family, point)
         now = self._offered[key] = point.value
         before = self._sent.get(key)
         if before is None:
@@ -131,6 +148,10 @@ class Stream:
             return now
         # Smaller than before: it began anew, so all of it is new.
         return now - before if now >= before else now
+
+
+def _key(family: Family, point: Point) -> _Key:
+    return family.name, family.kind, frozenset(point.attributes.items())
 
 
 def _exponential(

@@ -9,11 +9,13 @@ from opentelemetry.exporter.otlp.proto.grpc import trace_exporter
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from otel_trading.drain.otlp import Sent, UnfitError, partial
+from otel_trading.drain.wire import GrpcWire, unsent
 
 if TYPE_CHECKING:
     from grpc import Channel
 
     from otel_trading.drain.otlp import Encoded
+    from otel_trading.drain.wire import Wire
 
 _PARTS = ("_export", "_stub", "_client", "_channel", "_translate_data", "_count_data", "_shutdown_in_progress")
 _METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
@@ -22,8 +24,8 @@ _METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 class GrpcSender:
     """Has the stock exporter send requests that are encoded already."""
 
-    def __init__(self, exporter: Any) -> None:
-        """Put raw parts in the place of the exporter's encoding ones.
+    def __init__(self, exporter: Any, wire: Wire) -> None:
+        """Put raw parts in the place of the exporter's encoding ones; ``wire`` is told what is sent.
 
         Raises UnfitError where it is not built as expected, and leaves it as it is.
         """
@@ -31,6 +33,7 @@ class GrpcSender:
         self._exporter = exporter
         self._answer: ExportTraceServiceResponse | None = None
         self._reason = ""
+        self._wire = GrpcWire(wire, compressed(exporter))
         # The exporter makes a new stub by `_stub` when it reconnects.
         self._exporter._stub = self._stub  # noqa: SLF001 - what was looked up just now
         self._exporter._client = self._stub(self._exporter._channel)  # noqa: SLF001
@@ -51,6 +54,11 @@ class GrpcSender:
 
     def _stub(self, channel: Channel) -> _RawStub:
         return _RawStub(channel, self)
+
+
+def compressed(exporter: object) -> bool:
+    """Tell whether a stock grpc exporter's channel compresses."""
+    return getattr(getattr(exporter, "_compression", None), "name", "NoCompression") != "NoCompression"
 
 
 def _look(exporter: object) -> None:
@@ -77,6 +85,12 @@ class _RawStub:
             answer: ExportTraceServiceResponse = self._call(request, **options)
         except RpcError as error:
             self._sender._reason = f"{error.code().name}: {error.details()}"  # noqa: SLF001 - one unit with it
+            if not unsent(error.details()):
+                self._count(request, options)
             raise
+        self._count(request, options)
         self._sender._answer = answer  # noqa: SLF001
         return answer
+
+    def _count(self, request: bytes, options: Any) -> None:
+        self._sender._wire.add(len(request), lambda: request, options.get("metadata"))  # noqa: SLF001

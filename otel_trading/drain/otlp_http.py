@@ -8,12 +8,15 @@ from opentelemetry.exporter.otlp.proto.http import trace_exporter
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from otel_trading.drain.otlp import Sent, UnfitError, partial
+from otel_trading.drain.plain_http import plain
+from otel_trading.drain.wire import HttpTransport
 
 if TYPE_CHECKING:
     from otel_trading.drain.otlp import Encoded
+    from otel_trading.drain.wire import Wire
 
 _PARTS = ("_client", "_metrics", "_max_request_size", "_shutdown")
-_CLIENT_PARTS = ("export", "_transport", "_shutdown_event")
+_CLIENT_PARTS = ("export", "_transport", "_endpoint", "_shutdown_event")
 _TOO_LARGE: type[Exception] = getattr(trace_exporter, "RequestPayloadTooLargeError", ValueError)
 _STATUS = "http.response.status_code"
 
@@ -21,11 +24,15 @@ _STATUS = "http.response.status_code"
 class HttpSender:
     """Does what the stock exporter's ``export`` does, but for the encoding."""
 
-    def __init__(self, exporter: Any) -> None:
-        """Look the exporter's parts up.  Raises UnfitError where they are not as expected."""
+    def __init__(self, exporter: Any, wire: Wire) -> None:
+        """Look the exporter's parts up; ``wire`` is told what is sent.
+
+        Raises UnfitError where they are not as expected.
+        """
         _look(exporter)
         self._exporter = exporter
-        self._answers = _Answers(self._exporter._client._transport)  # noqa: SLF001 - what was looked up just now
+        client = self._exporter._client  # noqa: SLF001 - what was looked up just now
+        self._answers = _Answers(plain(client._transport, client._endpoint), wire)  # noqa: SLF001
         self._exporter._client._transport = self._answers  # noqa: SLF001
 
     def send(self, request: Encoded) -> Sent:
@@ -72,19 +79,15 @@ def _reason(result: Any) -> str:
     return known or "no answer in time"
 
 
-class _Answers:
-    """A transport that remembers the last answer, as the stock client gives no one its body."""
+class _Answers(HttpTransport):
+    """A transport that remembers the last answer too, as the stock client gives no one its body."""
 
-    def __init__(self, transport: Any) -> None:
-        self._transport = transport
-        self.last: Any = None
+    last: Any = None
 
     def request(self, *arguments: Any, **options: Any) -> Any:
-        self.last = self._transport.request(*arguments, **options)
+        """Send."""
+        self.last = super().request(*arguments, **options)
         return self.last
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
 
     def of(self, request: Encoded) -> Sent:
         """Read the last answer; one that cannot be read is taken for a plain yes, as the stock exporter takes it."""

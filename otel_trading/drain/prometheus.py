@@ -75,12 +75,17 @@ class Collector(BaseCollector):
         accounts: Callable[[], Sequence[Mapping[str, int]]],
         resource: Mapping[str, object] | None = None,
         refused: Callable[[str, str], None] | None = None,
+        gather: Callable[[Mapping[str, Any], Sequence[Mapping[str, int]]], list[Family]] = families,
     ) -> None:
-        """Take the two sources, what ``target_info`` tells, and whom to tell of a name that cannot be shown."""
+        """Take the two sources, what ``target_info`` tells, and whom to tell of a name that cannot be shown.
+
+        ``gather`` makes the families of the two.
+        """
         self._snapshot = snapshot
         self._accounts = accounts
         self._resource = resource or {}
         self._refused = refused
+        self._gather = gather
 
     def describe(self) -> list[Metric]:
         """Return nothing: the names are known only at a collection, and registering must not cause one."""
@@ -94,7 +99,7 @@ class Collector(BaseCollector):
         taken: dict[str, str] = {"target_info": "target_info"}
         # The stages' histogram and telemetry's own metrics come in the order of the list; a program's instrument
         # never takes a name away from them.
-        for family in sorted(families(self._snapshot(), self._accounts()), key=_theirs):
+        for family in sorted(self._gather(self._snapshot(), self._accounts()), key=_theirs):
             metric = translated(family)
             names = _series_names(metric.name, family.kind)
             clash = next((name for name in names if name in taken), None)
@@ -111,7 +116,7 @@ class Collector(BaseCollector):
 
 
 def _theirs(family: Family) -> bool:
-    return not family.name.startswith(("trading.stage.", "trading.telemetry."))
+    return not family.name.startswith(("trading.stage.", "trading.telemetry.", "trading.monitoring.", "trading.keep."))
 
 
 def _series_names(name: str, kind: int) -> tuple[str, ...]:

@@ -5,6 +5,8 @@ Names, units, and attributes are OpenTelemetry's; ``prometheus.py`` and ``metric
 
 from __future__ import annotations
 
+from time import sleep
+
 from otel_trading.drain.histogram import ExponentialHistogram
 
 TYPE_CHECKING = False
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 COUNTER = 1
 GAUGE = 2
 HISTOGRAM = 3
+
+_YIELD_EVERY = 4  # stages
 
 OUTCOMES = ("exported", "sampled_out", "overwritten", "refused")
 """What can have become of a recorded span; the others are pending."""
@@ -92,12 +96,15 @@ def tier_name(tier: int) -> str:
     return f"P{tier}"
 
 
-def families(snapshot: Mapping[str, Any], accounts: Sequence[Mapping[str, int]]) -> list[Family]:
-    """Return all metrics of a process: stages, the program's own instruments, and what telemetry tells of itself."""
+def families(snapshot: Mapping[str, Any], accounts: Sequence[Mapping[str, int]] | None) -> list[Family]:
+    """Return all metrics of a process: stages, the program's own instruments, and what telemetry tells of itself.
+
+    Without accounts the last are left out.
+    """
     return [
         *_stages(snapshot["probes"]),
         *_instruments(snapshot["instruments"]),
-        *_telemetry(snapshot, accounts),
+        *(_telemetry(snapshot, accounts) if accounts is not None else ()),
     ]
 
 
@@ -107,7 +114,10 @@ def _stages(probes: Iterable[Mapping[str, Any]]) -> list[Family]:
         "trading.stage.sla_breaches", COUNTER, "{breach}", "Spans of a stage that took longer than its SLA."
     )
     errors = Family("trading.stage.errors", COUNTER, "{error}", "Spans of a stage that ended with an error.")
-    for probe in probes:
+    for number, probe in enumerate(probes):
+        if not number % _YIELD_EVERY:
+            # Offer the interpreter to the threads that trade, well before they would have to ask for it.
+            sleep(0)
         attributes = {"trading.stage": probe["name"], "trading.tier": tier_name(probe["tier"])}
         duration.add(Point(attributes, ExponentialHistogram.from_state(probe["total"]), probe["exemplars"]))
         errors.add(Point(attributes, probe["errors"]))

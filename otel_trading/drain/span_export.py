@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 from otel_trading import faults
 from otel_trading._backend import core
 from otel_trading.drain import exporters
+from otel_trading.drain.allowance import SECONDS
 from otel_trading.drain.delivery import Delivery
 from otel_trading.drain.environment import milliseconds, whole
 from otel_trading.drain.worker import Worker
@@ -19,21 +22,33 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
 
     from otel_trading._native import Batch
+    from otel_trading.drain.allowance import Allowance
 
     Tiers = tuple[int, int, int, int]
 
 _NONE = (0, 0, 0, 0)
 _BATCH_SIZE = "OTEL_BSP_MAX_EXPORT_BATCH_SIZE"
+_NEVER, _NEVER_BYTES = 1 << 25, 1 << 62  # more than the backend lets a queue hold
+_LEAST_WAIT = 0.01  # seconds between two looks at whether there is room
+_MARGIN = 0.95  # of the room that a request is made for: these spans may be larger than those before
+_FIRST_GUESS = 300.0  # bytes of a span on the wire
+_HEAD = 500  # bytes of a request before its first span: http's head, the resource
 
 
 class SpanExport:
     """Takes kept spans in batches, has each delivered to every exporter, and settles the accounts.
 
-    Spans leave after a delay, and at once when the queue is a quarter full.
+    Spans leave after a delay, and at once when the queue is a quarter full; never more of them than the budget has room
+    for, but for those of a flush and of the end.  What has no room waits in the queue.
     """
 
     def __init__(
-        self, found: Sequence[tuple[str, SpanExporter]], resource: Resource, capacity: int, block_bytes: int
+        self,
+        found: Sequence[tuple[str, SpanExporter]],
+        resource: Resource,
+        capacity: int,
+        block_bytes: int,
+        allowance: Allowance,
     ) -> None:
         """Read the schedule from the environment; nothing runs before ``begin``.
 
@@ -42,40 +57,79 @@ class SpanExport:
         """
         self._capacity = capacity
         self._block_bytes = block_bytes
+        self._allowance = allowance
         self._delay = milliseconds("OTEL_BSP_SCHEDULE_DELAY", 1000.0)
         self._batch = whole(_BATCH_SIZE)
         self._delivery = Delivery(found, resource, lambda: core.snapshot()["probes"])
+        self._wire_bytes = _FIRST_GUESS  # of a span, on the wire
+        self._held = False  # by the budget, at the last step
         # Guards what follows; held for no longer than a `take` or a `settle`.
         self._lock = threading.Lock()
         self._in_hand: Tiers | None = None
         self._given_up = False
-        self.worker = Worker("spans", self._delay, self._step, lambda: exporters.shut_down(found), self._due)
+        finish = partial(exporters.shut_down, found)
+        self.worker = Worker("spans", self._delay, self._step, finish, self._pause, core.wake)
 
     def begin(self) -> None:
         """Have the backend keep spans from now on, and start the thread."""
         core.keep(self._capacity, self._block_bytes)
         self.worker.start()
 
-    def _due(self) -> bool:
-        """Tell whether the queue is a quarter full, by number or by what its spans' blocks may take."""
-        waiting = core.kept()
-        return waiting * 4 >= self._capacity or waiting * self._delivery.span_bytes * 4 >= self._block_bytes
+    def _pause(self, seconds: float) -> bool:
+        """Wait for the queue to be a quarter full, by number or by what its spans carry; False after ``seconds``.
 
-    def _step(self) -> tuple[bool, float]:
-        """Export all that is kept."""
-        core.drain()
+        Where the budget holds spans back, the queue may be as full as it likes.
+        """
+        if self._held:
+            return core.await_kept(_NEVER, _NEVER_BYTES, seconds)
+        return core.await_kept(-(-self._capacity // 4), -(-self._block_bytes // 4), seconds)
+
+    def _step(self, called: bool) -> tuple[bool, float]:  # noqa: FBT001 - the worker's interface
+        """Export what is kept, as far as the budget goes; all of it where somebody ``called`` for it."""
+        core.drain(called)
         well = True
-        while batch := self._take():
+        self._held = False
+        while core.kept() and (limit := self._limit(called)):
+            batch = self._take(limit)
+            if batch is None:
+                self._allowance.spent(0, 0)  # nothing, then, and the room is free again
+                break
             refused = self._delivery.deliver(batch)
             self._settle(batch.tiers, refused)
+            self._count(batch, exempt=called)
             well = well and not refused
-        return well, self._delay
+        if self._held:  # before there is room again nothing can be done, whatever the schedule says
+            return well, max(_LEAST_WAIT, self._allowance.wait(self._wanted()))
+        return well, self._delay * self._allowance.slower
 
-    def _take(self) -> Batch | None:
+    def _limit(self, called: bool) -> int:  # noqa: FBT001 - as above
+        """How many spans the next batch may have; 0, and ``_held``, where there is no room for them."""
+        usual = self._batch or self._delivery.limit
+        room = math.inf if called else self._allowance.room()
+        if room == math.inf:
+            return usual
+        # A request for a few spans costs as much as one for many: it is worth its while only from some size on.
+        count = max(1, min(usual, core.kept(), int((room * _MARGIN - _HEAD) / self._wire_bytes)))
+        self._held = room < self._wanted() or not self._allowance.claim(_HEAD + count * self._wire_bytes)
+        return 0 if self._held else count
+
+    def _wanted(self) -> float:
+        """Bytes that a request should have room for: all that waits, or half of the budget's second."""
+        return min(_HEAD + max(1, core.kept()) * self._wire_bytes, self._allowance.limit * SECONDS / 2)
+
+    def _count(self, batch: Batch, *, exempt: bool) -> None:
+        sent = self._delivery.sent_bytes
+        self._allowance.spent(sent, self._delivery.disk_operations, batch.estimated_bytes, exempt=exempt)
+        if sent:
+            # Larger ones count at once, smaller ones by and by.
+            size = max(1.0, (sent - _HEAD) / len(batch))
+            self._wire_bytes = max(size, (self._wire_bytes + size) / 2)
+
+    def _take(self, limit: int) -> Batch | None:
         with self._lock:
             if self._given_up:
                 return None
-            batch = core.take(self._batch or self._delivery.limit)
+            batch = core.take(limit)
             if not len(batch):
                 return None
             self._in_hand = batch.tiers

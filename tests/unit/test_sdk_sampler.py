@@ -56,10 +56,10 @@ def test_a_root_is_decided_as_the_sdks_own_consistent_sampler_decides(trace_id: 
 def test_what_a_rare_tier_takes_a_common_one_takes(trace_id: int, one: float, other: float) -> None:
     """Sampling is consistent: of two rates the higher one takes all that the lower one takes."""
     low, high = sorted((one, other))
-    sampler = TradingTierSampler((high, low, 1.0, 0.0))
-    if root(sampler, trace_id, "P1").decision is Decision.RECORD_AND_SAMPLE:
-        assert root(sampler, trace_id, "P0").decision is Decision.RECORD_AND_SAMPLE
-    assert root(sampler, trace_id, "P2").decision is Decision.RECORD_AND_SAMPLE
+    sampler = TradingTierSampler((1.0, high, low, 0.0))
+    if root(sampler, trace_id, "P2").decision is Decision.RECORD_AND_SAMPLE:
+        assert root(sampler, trace_id, "P1").decision is Decision.RECORD_AND_SAMPLE
+    assert root(sampler, trace_id, "P0").decision is Decision.RECORD_AND_SAMPLE
     assert root(sampler, trace_id, "P3").decision is Decision.DROP
 
 
@@ -84,7 +84,7 @@ def test_what_a_rare_tier_takes_a_common_one_takes(trace_id: int, one: float, ot
 def test_a_child_follows_its_parent(state: str, sampled: bool, kept: str) -> None:  # noqa: FBT001
     """The sampled flag decides; a threshold that agrees with it stays, one that does not goes, all else stays."""
     trace_id = 0xB0_0000_0000_0000
-    result = TradingTierSampler((0.0, 0.0, 0.0, 0.0)).should_sample(
+    result = TradingTierSampler((1.0, 0.0, 0.0, 0.0)).should_sample(
         under(trace_id, state, sampled=sampled), trace_id, "x"
     )
     assert (result.decision is Decision.RECORD_AND_SAMPLE) is sampled
@@ -107,7 +107,7 @@ def test_the_threshold_goes_out_with_the_trace() -> None:
     [
         (None, "P0=1,P1=1,P2=1,P3=1"),
         ("", "P0=1,P1=1,P2=1,P3=1"),
-        ("0.25", "P0=0.25,P1=0.25,P2=0.25,P3=0.25"),
+        ("0.25", "P0=1,P1=0.25,P2=0.25,P3=0.25"),
         ("P0=1,P1=0.5,P2=0.1,P3=0.01", "P0=1,P1=0.5,P2=0.1,P3=0.01"),
         (" p3 = 0.5 ", "P0=1,P1=1,P2=1,P3=0.5"),
     ],
@@ -129,3 +129,23 @@ def test_rates_are_four_probabilities(rates: tuple[float, ...]) -> None:
     """The constructor refuses anything else."""
     with pytest.raises(ValueError, match="four numbers"):
         TradingTierSampler(rates)
+
+
+@pytest.mark.parametrize("argument", ["P0=0.5", "P0=0", "P1=0.5,P0=0.999", "p0 = 0"])
+def test_p0_is_not_to_be_sampled_by_the_variable(argument: str) -> None:
+    """A share of P0 below 1 is refused, with the variable and the tier's name."""
+    with pytest.raises(ValueError, match=r"OTEL_TRACES_SAMPLER_ARG='.*': tier P0 can not be sampled"):
+        tier_sampler(argument)
+
+
+def test_p0_is_not_to_be_sampled_in_code() -> None:
+    """Nor is it by the constructor; all of it, said in any way, is fine."""
+    with pytest.raises(ValueError, match="tier P0 can not be sampled"):
+        TradingTierSampler((0.99, 1.0, 1.0, 1.0))
+    assert tier_sampler("P0=1,P1=0").get_description() == "TradingTierSampler{P0=1,P1=0,P2=1,P3=1}"
+
+
+@given(TRACES, RATES)
+def test_p0_is_taken_whatever_the_others_shares(trace_id: int, rate: float) -> None:
+    """One share for all is one for P1, P2 and P3."""
+    assert root(tier_sampler(repr(rate)), trace_id, "P0").decision is Decision.RECORD_AND_SAMPLE
