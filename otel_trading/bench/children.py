@@ -43,7 +43,7 @@ def task(
     *,
     backend: str | None,
     extra: Mapping[str, str] | None = None,
-    progress: Callable[[int], object] | None = None,
+    progress: Callable[[Any], object] | None = None,
 ) -> dict[str, Any]:
     """Run a task of ``worker`` in a child process.  Raises BenchmarkError with what the child said where it fails."""
     command = [sys.executable, "-m", "otel_trading.bench.worker", name, json.dumps(dict(options))]
@@ -55,8 +55,11 @@ def footprint(backend: str) -> dict[str, Any]:
     return lines([sys.executable, str(FOOTPRINT)], environment(backend), None)
 
 
-def lines(command: Sequence[str], env: Mapping[str, str], progress: Callable[[int], object] | None) -> dict[str, Any]:
-    """Run ``command``; give its result line, or its last line where that has no ``result``."""
+def lines(command: Sequence[str], env: Mapping[str, str], progress: Callable[[Any], object] | None) -> dict[str, Any]:
+    """Run ``command``; give its result line, or its last line where that has no ``result``.
+
+    ``progress`` is called with what each of its progress lines has.
+    """
     found: dict[str, Any] | None = None
     with tempfile.TemporaryFile("w+") as errors:
         # In the package's own place, because "python -m" looks where it is started first.

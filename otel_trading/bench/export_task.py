@@ -20,7 +20,7 @@ def _ours() -> tuple[Tracer, Callable[[], bool]]:
     import otel_trading as ot
     from otel_trading.api import TracerProvider
 
-    ot.configure(service="bench", config={"export.traces": "otlp", "export.metrics": "none"})
+    ot.configure(service="bench", config={"export.traces": "otlp", "export.metrics": "none", "budget.enabled": False})
     return TracerProvider(shutdown_on_exit=False).get_tracer("bench", "1.0"), lambda: ot.flush(_PATIENCE)
 
 

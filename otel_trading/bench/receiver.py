@@ -1,11 +1,12 @@
 """An OTLP receiver that takes everything, in a process of its own, so that exporters have somewhere to send.
 
 Run as a program by its path, ``receiver.py http|grpc``: prints its port, counts until its standard input is closed,
-then prints what it took.
+then prints what it took.  Over http, GET /totals tells that at any time, without the spans.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
 import sys
 import threading
@@ -28,18 +29,30 @@ class Totals:
         self._lock = threading.Lock()
         self.requests = 0
         self.bytes = 0
-        self._bodies: list[bytes] = []
+        self.headers = 0
+        self._bodies: list[tuple[bytes, str]] = []
 
-    def take(self, body: bytes) -> None:
-        """Count one request; its spans are counted at the end, so as not to compete with who sends them."""
+    def take(self, body: bytes, *, headers: int = 0, packed: str = "", spans: bool = True) -> None:
+        """Count one request; its spans are counted at the end, so as not to compete with who sends them.
+
+        ``headers``: bytes of what came before the body; ``packed``: its Content-Encoding; ``spans``: it has some.
+        """
         with self._lock:
             self.requests += 1
             self.bytes += len(body)
-            self._bodies.append(body)
+            self.headers += headers
+            if spans:
+                self._bodies.append((body, packed))
+
+    def so_far(self) -> dict[str, int]:
+        """Requests, bytes of their bodies, and of their headers."""
+        with self._lock:
+            return {"requests": self.requests, "bytes": self.bytes, "headers": self.headers}
 
     def told(self) -> dict[str, int]:
-        """Requests, bytes, and the spans in them."""
-        return {"requests": self.requests, "bytes": self.bytes, "spans": sum(map(count_spans, self._bodies))}
+        """The same, and the spans in them."""
+        unpacked = (gzip.decompress(body) if packed == "gzip" else body for body, packed in self._bodies)
+        return {**self.so_far(), "spans": sum(map(count_spans, unpacked))}
 
 
 def count_spans(body: bytes) -> int:
@@ -86,18 +99,36 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Count one request."""
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
-        self.server.totals.take(body)  # type: ignore[attr-defined]
+        self.server.totals.take(  # type: ignore[attr-defined]
+            body,
+            headers=len(self.requestline) + len(bytes(self.headers)),
+            packed=self.headers.get("Content-Encoding", ""),
+            spans=self.path.endswith("/traces"),
+        )
+        self._answer(b"", "application/x-protobuf")
+
+    def do_GET(self) -> None:
+        """Tell what was taken so far."""
+        self._answer(json.dumps(self.server.totals.so_far()).encode(), "application/json")  # type: ignore[attr-defined]
+
+    def _answer(self, body: bytes, kind: str) -> None:
         self.send_response(200)
-        self.send_header("Content-Type", "application/x-protobuf")
-        self.send_header("Content-Length", "0")
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, *_: object) -> None:
+        """Say nothing of a sender that went away in the middle of a request."""
+
+
 def _over_http(totals: Totals) -> tuple[int, Callable[[], object]]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = _Server(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     server.totals = totals  # type: ignore[attr-defined]
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -2,6 +2,7 @@
 
 The same four functions run bare, with our decorator, or with the OpenTelemetry SDK.  Each tick updates a candle and
 three averages; a tick that is to trade goes on to the signal, the risk check and the order, four spans in one trace.
+A load may have several symbols, each with a strategy of its own, and orders that the exchange would reject.
 """
 
 from __future__ import annotations
@@ -19,17 +20,23 @@ if TYPE_CHECKING:
 
     Function = Callable[..., Any]
     Wrap = Callable[[str], Callable[[Function], Function]]
+    Tick = Callable[[float, float, bool], float]
 
 STAGES = ("candle.update", "signal.evaluate", "risk.check", "order.send")
 QUANTILES = (0.5, 0.9, 0.99, 0.999, 0.9999, 1.0)
+LARGEST_ORDER = 1_000.0
 _MOST_EXPOSURE = 1e9
 
 
-def strategy(wrap: Wrap) -> Callable[[float, float, bool], float]:
-    """Build the tick handler, each stage wrapped under its name."""
+class OrderRejectedError(Exception):
+    """An order that is larger than ``LARGEST_ORDER``."""
+
+
+def strategy(wrap: Wrap, note: Callable[[float, float], object] | None = None) -> Tick:
+    """Build the tick handler, each stage wrapped under its name; ``note`` is told each price and quantity first."""
     candle = {"open": 100.0, "high": 100.0, "low": 100.0, "close": 100.0, "volume": 0.0, "turnover": 0.0, "ticks": 0}
     averages = {"fast": 100.0, "slow": 100.0, "variance": 1.0}
-    book = {"buy": 0.0, "sell": 0.0}
+    book = {"buy": 0.0, "sell": 0.0, "rejected": 0.0}
 
     @wrap("risk.check")
     def check(quantity: float, price: float) -> bool:
@@ -37,16 +44,23 @@ def strategy(wrap: Wrap) -> Callable[[float, float, bool], float]:
 
     @wrap("order.send")
     def send(side: str, quantity: float) -> None:
+        if quantity > LARGEST_ORDER:
+            raise OrderRejectedError(side)
         book[side] += quantity
 
     @wrap("signal.evaluate")
     def evaluate(price: float, quantity: float) -> None:
         side = "buy" if averages["fast"] < averages["slow"] else "sell"
         if averages["variance"] > 0.0 and check(quantity, price):
-            send(side, quantity)
+            try:
+                send(side, quantity)
+            except OrderRejectedError:
+                book["rejected"] += 1
 
     @wrap("candle.update")
     def tick(price: float, quantity: float, trade: bool) -> float:  # noqa: FBT001  a column of the load
+        if note is not None:
+            note(price, quantity)
         if price > candle["high"]:
             candle["high"] = price
         elif price < candle["low"]:
@@ -105,17 +119,27 @@ def sdk(endpoint: str) -> tuple[Wrap, Callable[[], object]]:
 class Load:
     """Ticks and their intended times, made before anything is sent: ``rate`` a second, evenly spaced.
 
-    Which ticks trade, ``orders`` a second of them on average, and the prices come from a seed: every variant of a
-    round gets the same ones.
+    Which ticks trade, ``orders`` a second of them on average, which of ``symbols`` they are of, and the prices come
+    from a seed: every variant of a round gets the same ones.  ``rejected`` is the share of orders that are too large.
     """
 
-    def __init__(self, seconds: float, rate: int, orders: int, seed: int) -> None:
+    def __init__(
+        self, seconds: float, rate: int, orders: int, seed: int, *, symbols: int = 1, rejected: float = 0.0
+    ) -> None:
         draw = random.Random(seed)  # noqa: S311  a load, not a secret
         self.count = max(1, round(seconds * rate))
         self.step_ns = 1_000_000_000 // rate
         self.trades = [draw.random() < orders / rate for _ in range(self.count)]
         self.prices = [100.0 + draw.gauss(0.0, 1.0) for _ in range(self.count)]
         self.quantities = [draw.uniform(0.1, 2.0) for _ in range(self.count)]
+        self.symbols = [draw.randrange(symbols) for _ in range(self.count)] if symbols > 1 else [0] * self.count
+        if rejected:
+            for place in [at for at, trade in enumerate(self.trades) if trade and draw.random() < rejected]:
+                self.quantities[place] = 2 * LARGEST_ORDER
+
+    def handlers(self, ticks: Sequence[Tick]) -> list[Tick]:
+        """Each tick's handler: that of its symbol."""
+        return [ticks[symbol] for symbol in self.symbols]
 
     @property
     def spans(self) -> int:
@@ -123,14 +147,15 @@ class Load:
         return self.count + (len(STAGES) - 1) * sum(self.trades)
 
 
-def pace(tick: Callable[[float, float, bool], float], load: Load) -> array[int]:
+def pace(ticks: Sequence[Tick], load: Load) -> array[int]:
     """Send each tick at its intended time, waiting for it busily; nanoseconds from there to the end of its handling.
 
-    A tick that is held up delays those behind it, and they are counted from when they should have been sent.
+    ``ticks`` are the handlers, one a symbol.  A tick that is held up delays those behind it, and they are counted
+    from when they should have been sent.
     """
     now = time.perf_counter_ns
     late = array("q", bytes(8 * load.count))
-    prices, quantities, trades = load.prices, load.quantities, load.trades
+    prices, quantities, trades, handle = load.prices, load.quantities, load.trades, load.handlers(ticks)
     first = now() + 1_000_000
     due = array("q", (first + i * load.step_ns for i in range(load.count)))
     shift = now() + 1_000_000 - first  # making the table took a while
@@ -138,12 +163,12 @@ def pace(tick: Callable[[float, float, bool], float], load: Load) -> array[int]:
         intended = due[i] + shift
         while now() < intended:
             pass
-        tick(prices[i], quantities[i], trades[i])
+        handle[i](prices[i], quantities[i], trades[i])
         late[i] = now() - intended
     return late
 
 
-def unpaced(tick: Callable[[float, float, bool], float], load: Load) -> float:
+def unpaced(tick: Tick, load: Load) -> float:
     """Nanoseconds a tick, one after the other."""
     begin = time.perf_counter_ns()
     for price, quantity, trade in zip(load.prices, load.quantities, load.trades, strict=True):
@@ -188,19 +213,20 @@ def measure_paced(
         wrap, stop = sdk(endpoint)
     else:
         exporter = "otlp" if variant.endswith("-otlp") else "none"
-        ot.configure(service="bench", config={"export.traces": exporter, "export.metrics": "none"})
+        config = {"export.traces": exporter, "export.metrics": "none", "budget.enabled": False}  # every span counts
+        ot.configure(service="bench", config=config)
         wrap = ours
     if cpu is not None:
         os.sched_setaffinity(0, {cpu})
 
     tick = strategy(wrap)
-    pace(tick, Load(min(0.5, seconds), rate, orders, seed + 1))  # first calls, first exports
+    pace([tick], Load(min(0.5, seconds), rate, orders, seed + 1))  # first calls, first exports
     load = Load(seconds, rate, orders, seed)
     before = ot.accounts() if wrap is ours else {}
     gc.collect()
     gc.freeze()
     collections, switches = _collections(), _involuntary()
-    late = pace(tick, load)
+    late = pace([tick], load)
     result: dict[str, Any] = {
         "variant": variant,
         "ticks": load.count,

@@ -230,6 +230,42 @@ def test_load_is_the_same_for_the_same_seed() -> None:
     assert one.spans == one.count + 3 * sum(one.trades)
 
 
+def test_load_of_several_symbols_goes_to_their_handlers() -> None:
+    """Each tick is handled by its symbol's strategy, all symbols have some, and one symbol's load is as it was."""
+    load = trading.Load(0.5, 1000, 500, 1, symbols=4)
+    assert set(load.symbols) == {0, 1, 2, 3}
+    assert trading.Load(0.5, 1000, 500, 1).prices == load.prices
+    seen: list[int] = []
+
+    def handler(symbol: int) -> trading.Tick:
+        def tick(price: float, _quantity: float, _trade: bool) -> float:  # noqa: FBT001  the handler's shape
+            seen.append(symbol)
+            return price
+
+        return tick
+
+    trading.pace([handler(symbol) for symbol in range(4)], load)
+    assert seen == load.symbols
+
+
+def test_rejected_orders_are_errors_and_handled() -> None:
+    """An order that is too large fails its span with the exchange's error, and the strategy goes on."""
+    load = trading.Load(0.2, 1000, 500, 2, rejected=0.2)
+    large = [quantity > trading.LARGEST_ORDER for quantity in load.quantities]
+    assert any(large)
+    assert all(trade for trade, too_large in zip(load.trades, large, strict=True) if too_large)
+    tasks.start_idle(4096)
+    noted: list[tuple[float, float]] = []
+    tick = trading.strategy(trading.ours, lambda price, quantity: noted.append((price, quantity)))
+    for price, quantity, trade in zip(load.prices, load.quantities, load.trades, strict=True):
+        tick(price, quantity, trade)
+    assert noted == list(zip(load.prices, load.quantities, strict=True))
+    from otel_trading._backend import core
+
+    errors = {row["name"]: row["errors"] for row in core.snapshot()["probes"] if row["name"] in trading.STAGES}
+    assert errors == {**dict.fromkeys(trading.STAGES, 0), "order.send": sum(large)}
+
+
 def test_latency_counts_from_the_intended_time() -> None:
     """A tick that stalls for 20 ticks delays those behind it, and their latencies say so."""
     stalled: list[int] = []
@@ -242,7 +278,7 @@ def test_latency_counts_from_the_intended_time() -> None:
         stalled.append(1)
         return 0.0
 
-    late = trading.pace(tick, trading.Load(0.03, 1000, 0, 1))
+    late = trading.pace([tick], trading.Load(0.03, 1000, 0, 1))
     assert late[5] >= 20_000_000
     assert late[6] >= 19_000_000
     assert late[10] >= 15_000_000

@@ -117,6 +117,36 @@ def test_recording_for_export_makes_the_spans_that_it_says() -> None:
     }
 
 
+def test_the_receiver_tells_what_it_took_so_far_and_what_was_no_trace() -> None:
+    """Packed bodies are unpacked to be counted, metrics are bytes and no spans, and GET tells while it goes on."""
+    import gzip
+    import http.client
+    from urllib.parse import urlsplit
+
+    from otel_trading.bench.receiving import receiver as running
+
+    request = ExportTraceServiceRequest()
+    request.resource_spans.add().scope_spans.add().spans.add().name = "one"
+    body = request.SerializeToString()
+    packed = gzip.compress(body)
+    with running(None) as (endpoint, end):
+        connection = http.client.HTTPConnection(urlsplit(endpoint).netloc)
+        for path, content, headers in (
+            ("/v1/traces", body, {}),
+            ("/v1/traces", packed, {"Content-Encoding": "gzip"}),
+            ("/v1/metrics", body, {}),
+        ):
+            connection.request("POST", path, content, headers)
+            assert connection.getresponse().read() == b""
+        connection.request("GET", "/totals")
+        so_far = json.loads(connection.getresponse().read())
+        connection.close()
+        assert so_far["requests"] == 3
+        assert so_far["bytes"] == 2 * len(body) + len(packed)
+        assert so_far["headers"] > 0
+        assert end() == {**so_far, "spans": 2}
+
+
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A very short run of this backend and the SDK, over both protocols."""
