@@ -98,7 +98,7 @@ contrib: $(NATIVE) ## Run the tests of OpenTelemetry's own instrumentations on o
 SANITIZE := $(CURDIR)/build/sanitize
 # "bounded" (continuous integration): what touches memory that somebody else may write.
 BOUNDED = $(wildcard $(foreach name,reader segment ring names probe attribute instruments thread lifecycle allocation \
-	block batch otlp_encoding order_table messages api_,\
+	block batch otlp_encoding order_table messages api_ keep verdict enforcer engine meter buffers,\
 	tests/unit/test_*$(name)*.py tests/integration/test_*$(name)*.py))
 SANITIZE_TESTS ?= $(if $(filter bounded,$(OTEL_TRADING_SANITIZE_TESTS)),$(sort $(BOUNDED)),tests)
 # A child that is forked while another thread allocates inherits the sanitizer's allocator locked, and hangs: GCC 12's

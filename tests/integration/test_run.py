@@ -165,8 +165,8 @@ def test_ctrl_c_on_a_terminal(environment: dict[str, str]) -> None:
         "try:\n    print('ready', flush=True)\n    signal.pause()\n"
         "except KeyboardInterrupt:\n    print('interrupted', flush=True)\n    sys.exit(3)\n"
     )
-    # A process between, which has the terminal's other end.  A suite that runs in the background ignores SIGINT, and what
-    # is ignored is inherited.
+    # A process between, which has the terminal's other end.  A suite that runs in the background ignores SIGINT, and
+    # what is ignored is inherited.
     terminal = (
         "import os, pty, signal, sys\nsignal.signal(signal.SIGINT, signal.SIG_DFL)\n"
         "sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"

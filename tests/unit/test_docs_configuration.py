@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from otel_trading.config import resolve
 from otel_trading.config.effective import Effective
 from otel_trading.config.keys import KEYS
@@ -12,6 +14,7 @@ from otel_trading.config.keys import KEYS
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("_budget")
 def test_the_table_lists_every_key() -> None:
     """Each key stands in the table with its default, meaning and variables, in the code's order."""
     rows = [
