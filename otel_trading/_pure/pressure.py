@@ -21,7 +21,8 @@ _LONG = 0.095  # seconds
 _SHORT = 0.045
 _BETWEEN = 0.009  # samples
 _SAMPLES = 16
-_SLOWLY = 0.09  # seconds between looks at memory and stalls
+_SLOWLY = 0.09  # seconds between looks at memory
+_STALLS = 0.45  # between looks at stalls, which nothing is decided by
 _LIMITS = 1.0  # seconds between looks at limits and affinity
 _FIELDS = 8  # user, nice, system, idle, iowait, irq, softirq, steal; what guests use is in the first two
 _IDLE, _IOWAIT = 3, 4
@@ -63,7 +64,7 @@ class Pressure:
 
     def _forget(self) -> None:
         self._samples: list[_Sample] = []
-        self._looked_at = self._limits_at = -inf  # memory and stalls; limits and affinity
+        self._looked_at = self._stalls_at = self._limits_at = -inf  # memory; stalls; limits and affinity
 
     def _stall_file(self, root: str, what: str) -> SystemFile:
         own = SystemFile(f"{self._groups.unified}/{what}.pressure" if self._groups.unified is not None else "")
@@ -83,8 +84,10 @@ class Pressure:
             self._all = False
         figures.cpu_load = self._cpu_load(now)
         if now - self._looked_at >= _SLOWLY:
-            elapsed, self._looked_at = now - self._looked_at, now
+            self._looked_at = now
             self._memory_load = self._look_at_memory()
+        if now - self._stalls_at >= _STALLS:
+            elapsed, self._stalls_at = now - self._stalls_at, now
             for stall in self._stalls:
                 stall.look(elapsed)
         figures.memory_load = self._memory_load

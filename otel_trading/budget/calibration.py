@@ -25,7 +25,7 @@ _LIMIT_NS = 8_500_000  # from the beginning; what comes after it, the end of the
 _ROUNDS = 64
 _FEWEST = 8
 _OBJECTS = 12_000  # some 400 kB with the lists that hold them
-_TOUCHED = 1_200  # of them, before each record
+_TOUCHED = 600  # of them, before each record
 _LIMITS = (128, 128, 128, 128, 128, 0xFFFFFFFF, 0xFFFFFFFF)
 _LONG_TEXT = "x" * 200  # goes to the arena, as an event or a link does
 

@@ -50,7 +50,8 @@ class Governing:
         values = policy.values_of(self._settings.values)
         values.update(cost=tuple(self._costs.values()), base_memory=base_memory)
         if core.BACKEND == "pure":
-            values["period"] = max(values["period"], _PURE_PERIOD)
+            period = self._settings.values["engine.period"]
+            values["period"] = max(period, _PURE_PERIOD) if isinstance(period, float) else _PURE_PERIOD
         self._share(os.path.dirname(path))
         with policy.Policy(path) as page:
             page.write(values)

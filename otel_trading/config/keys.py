@@ -50,7 +50,7 @@ KEYS: dict[str, Key] = {
         1.0, read.share, "share of the traces that is exported", ("OTEL_TRADING_SAMPLING_RATE",), read.share_text
     ),
     "tiers": Key((), read.tiers, "tiers of API spans by globs of their names; the first that matches holds"),
-    "ring.slots": Key(131_072, read.power_of_two(16, 1 << 24), "records the main thread's ring holds; a power of two"),
+    "ring.slots": Key(65_536, read.power_of_two(16, 1 << 24), "records the main thread's ring holds; a power of two"),
     "ring.thread_slots": Key(
         8_192, read.power_of_two(16, 1 << 24), "records each other thread's ring holds; a power of two"
     ),
@@ -63,7 +63,7 @@ KEYS: dict[str, Key] = {
         4_096, read.power_of_two(16, 1 << 20), "orders remembered for their acks and fills; a power of two"
     ),
     **LIMITS,
-    "drain.period": Key(0.05, read.seconds(0.001, 60.0), "time between passes of the drain"),
+    "drain.period": Key(0.1, read.seconds(0.001, 60.0), "time between passes of the drain"),
     "export.enabled": Key(
         True, read.switch, "whether spans are exported", ("OTEL_TRADING_EXPORT_ENABLED",), read.switch_text
     ),

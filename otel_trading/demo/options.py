@@ -38,4 +38,4 @@ CONFIG = {
     "names.max": 4_096,
     "orders.max": 1_024,
 }
-"""Rings for seconds of this load, not for the busiest quarter of a minute that the defaults (131,072) hold."""
+"""Rings for seconds of this load, not for the busiest quarter of a minute that the defaults (65,536) hold."""

@@ -141,8 +141,8 @@ def cost_table(result: Result) -> Table:
 
 def _cost_lines(result: Result) -> Iterator[str]:
     yield f"added to a market data update: {result.update_us():.2f} µs (two spans and three metrics)"
-    slots, default = CONFIG["ring.slots"], 131_072
-    yield f"a ring holds {slots:,} records here; the default of {default:,} is 17 MB more a process"
+    slots, default = CONFIG["ring.slots"], 65_536
+    yield f"a ring holds {slots:,} records here; the default of {default:,} is 6 MB more a process"
     yield f"for comparison, all that the processes did: {result.cost()['all']['process_cpu_percent']:.0f} % of a core"
 
 

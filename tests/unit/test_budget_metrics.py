@@ -200,7 +200,11 @@ def test_in_emergency_a_scrape_has_p0_and_the_budget(policy: Policy, recorder: R
     for always in ('trading_stage="emergency.send"', "trading_orders_sent_total", 'trading_mode="EMERGENCY"'):
         assert always in everything
         assert always in little
-    for sometimes in ('trading_stage="emergency.detail"', "trading_cache_hits_total", "trading_telemetry_recorded_spans"):
+    for sometimes in (
+        'trading_stage="emergency.detail"',
+        "trading_cache_hits_total",
+        "trading_telemetry_recorded_spans",
+    ):
         assert sometimes in everything
         assert sometimes not in little
     assert 'trading_monitoring_mode{trading_mode="NORMAL"} 1.0' in everything

@@ -84,9 +84,9 @@ def test_defaults() -> None:
     """Nothing given is the documented defaults."""
     settings = resolve()
     assert (settings.service, settings.directory) == (None, None)
-    assert (settings.ring_slots, settings.ring_thread_slots) == (131_072, 8_192)
+    assert (settings.ring_slots, settings.ring_thread_slots) == (65_536, 8_192)
     assert (settings.ring_open_spans, settings.ring_arena_bytes, settings.names_max) == (4_096, 2 << 20, 16_384)
-    assert (settings.drain_period, settings.export_queue, settings.shutdown_timeout) == (0.05, 32_768, 5.0)
+    assert (settings.drain_period, settings.export_queue, settings.shutdown_timeout) == (0.1, 32_768, 5.0)
     assert (settings.export_traces, settings.export_metrics) == ((), ())
     assert (settings.metrics_port, settings.metrics_host) == (None, "127.0.0.1")
     assert (settings.enabled, settings.export_enabled, settings.sampling_rate) == (True, True, 1.0)
