@@ -19,6 +19,8 @@
 #include <unistd.h>
 #endif
 
+#define IDLE_FACTOR 4.0 /* to the drain's period, in EMERGENCY */
+
 struct ot_drain ot_drain = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static uint64_t ns_per_tick_bits; /* a double; stored by the drain, loaded by the hot path */
@@ -141,11 +143,14 @@ publish(void)
 }
 
 /* When the thread comes next: before a quarter of the fullest ring is used up, at the rate of the time since the last pass.
- * It gets back to the period bit by bit, as bursts come in rows. */
+ * It gets back to the period bit by bit, as bursts come in rows.  In an emergency, where little is recorded and nothing
+ * sent, the period is longer: waking up is most of what a pass costs then. */
 static void
 plan(double since_us)
 {
     double period = (double)ot_drain.period_ms * 1e3, wait = (double)ot_drain.wait_us * 1.25;
+    if (OT_LOAD(&ot_rec.control->mode) == OT_MODE_EMERGENCY)
+        period *= IDLE_FACTOR;
     double full = ot_drain.used > 0 ? since_us * 0.25 / ot_drain.used : period;
     wait = wait < full ? wait : full;
     wait = wait < period ? wait : period;

@@ -8,6 +8,7 @@ from _thread import RLock
 
 from otel_trading import _layout as at
 from otel_trading._pure.batch import Batch
+from otel_trading._pure.mapped import CONTROL
 from otel_trading._pure.passes import drain
 from otel_trading._pure.waits import waits
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 _LONGEST_PERIOD = 60_000  # ms
 _MOST_KEPT = 1 << 24
 _BLOCK_BYTES = 8 << 20
+_MODE = (CONTROL + at.OFF_CONTROL_MODE) // 8
+_IDLE_FACTOR = 4  # to the drain's period, in EMERGENCY
 _LAST_WAIT = 5.0  # seconds for a pass that is going on
 
 
@@ -59,6 +62,9 @@ def _run(ending: Event) -> None:
         # A quarter of the ring in one period: come sooner.
         busy = file is not None and handled > file.settings.main_slots // 4
         wait_ms = drain.period_ms // 10 + 1 if busy else drain.period_ms
+        # In an emergency little is recorded and nothing sent: waking up is most of what a pass costs then.
+        if file is not None and not busy and file.words[_MODE] == at.MODE_EMERGENCY:
+            wait_ms *= _IDLE_FACTOR
         if ending.wait(wait_ms / 1000):
             return
         try:

@@ -277,11 +277,12 @@ class Accounts(RuleBasedStateMachine):
         for state in core.take(limit).states():
             self.taken[state[1]] += 1
 
-    @rule(data=st.data())
-    def settle(self, data: st.DataObject) -> None:
-        """Settle some of what was taken, one way or the other."""
-        exported = [data.draw(st.integers(0, count)) for count in self.taken]
-        refused = [data.draw(st.integers(0, count - done)) for count, done in zip(self.taken, exported, strict=True)]
+    @rule(shares=st.tuples(*[st.floats(0.0, 1.0)] * 8))
+    def settle(self, shares: tuple[float, ...]) -> None:
+        """Settle some of what was taken, one way or the other; in shares, as what is taken hangs on random ids."""
+        exported = [int(count * share) for count, share in zip(self.taken, shares[:4], strict=True)]
+        left = [count - done for count, done in zip(self.taken, exported, strict=True)]
+        refused = [int(count * share) for count, share in zip(left, shares[4:], strict=True)]
         core.settle(tuple(exported), tuple(refused))
         self.taken = [c - e - r for c, e, r in zip(self.taken, exported, refused, strict=True)]
 
