@@ -30,7 +30,8 @@ configured(uint32_t ring)
 bool
 ot_buffers_possible(uint64_t buffers)
 {
-    return buffers < 24 && configured(0) >> buffers >= OT_BUFFERS_LEAST;
+    uint64_t slots = configured(0);
+    return buffers < 24 && slots >> buffers >= (slots > 2 * OT_BUFFERS_USEFUL ? OT_BUFFERS_USEFUL : OT_BUFFERS_LEAST);
 }
 
 uint64_t

@@ -4,8 +4,9 @@
 
 #include "recorder.h"
 
-#define OT_BUFFERS_STEP 2   /* a step leaves a quarter of the slots */
-#define OT_BUFFERS_LEAST 64 /* slots that every ring keeps, where it had as many */
+#define OT_BUFFERS_STEP 2      /* a step leaves a quarter of the slots */
+#define OT_BUFFERS_LEAST 64    /* slots that every ring keeps, where it had as many */
+#define OT_BUFFERS_USEFUL 2048 /* slots that the steps leave a large main ring: less saves nothing and loses records */
 
 /* Slots of a ring that was made with so many. */
 static inline uint32_t

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 STEP = 2
 """A step leaves a quarter of the slots."""
 _MOST = 24  # beyond that no ring has slots to lose
+_USEFUL = 2048  # slots that the steps leave a large main ring: less saves nothing and loses records
 _TRIES = 16
 _ROUNDS = 4
 _ASKED = (CONTROL + at.OFF_CONTROL_BUFFERS) // 8
@@ -62,7 +63,8 @@ def ask(file: SegmentFile, shift: int) -> None:
 
 def possible(file: SegmentFile, shift: int) -> bool:
     """Tell whether there is so much to be taken from the main ring."""
-    return shift < _MOST and file.settings.main_slots >> shift >= LEAST
+    slots = file.settings.main_slots
+    return shift < _MOST and slots >> shift >= (_USEFUL if slots > 2 * _USEFUL else LEAST)
 
 
 def ring_bytes(file: SegmentFile, shift: int) -> int:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from otel_trading.errors import OtelTradingError
 
@@ -61,7 +61,7 @@ def lines(command: Sequence[str], env: Mapping[str, str], progress: Callable[[An
     ``progress`` is called with what each of its progress lines has.
     """
     found: dict[str, Any] | None = None
-    with tempfile.TemporaryFile("w+") as errors:
+    with _scratch() as errors:
         # In the package's own place, because "python -m" looks where it is started first.
         with subprocess.Popen(
             command, env=dict(env), cwd=_ROOT, stdout=subprocess.PIPE, stderr=errors, text=True
@@ -85,6 +85,13 @@ def lines(command: Sequence[str], env: Mapping[str, str], progress: Callable[[An
         tail = "\n".join(errors.read().strip().splitlines()[-8:])
     message = f"{' '.join(command[:4])} ended with status {child.returncode}:\n{tail}"
     raise BenchmarkError(message)
+
+
+def _scratch() -> IO[str]:
+    """A file for what a child says; in memory where that is possible, or it would count as the child's writing."""
+    if hasattr(os, "memfd_create"):
+        return open(os.memfd_create("otel-trading-child"), "w+", encoding="utf-8")  # noqa: SIM115  the caller closes it
+    return tempfile.TemporaryFile("w+")
 
 
 def has_native() -> bool:
