@@ -90,7 +90,7 @@ def lines(command: Sequence[str], env: Mapping[str, str], progress: Callable[[An
 def _scratch() -> IO[str]:
     """A file for what a child says; in memory where that is possible, or it would count as the child's writing."""
     if hasattr(os, "memfd_create"):
-        return open(os.memfd_create("otel-trading-child"), "w+", encoding="utf-8")  # noqa: SIM115  the caller closes it
+        return open(os.memfd_create("otel-trading-child"), "w+", encoding="utf-8")
     return tempfile.TemporaryFile("w+")
 
 

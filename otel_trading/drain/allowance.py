@@ -115,7 +115,8 @@ class Allowance:
         A request for more than there ever is needs all of it.
         """
         with self._lock:
-            if self._room(metrics, self._clock()) < min(size, self._most(metrics)):
+            most = self._most(metrics)
+            if most <= 0.0 or self._room(metrics, self._clock()) < min(size, most):
                 return False
             self._claims[metrics] = size
             return True

@@ -157,6 +157,16 @@ def test_the_mode_counts_at_once(allowance: Allowance, recorder: Recorder) -> No
     assert allowance.room() == LIMIT
 
 
+def test_nothing_is_claimed_where_nothing_may_be_sent(allowance: Allowance, recorder: Recorder) -> None:
+    """With a limit of 0 not even a request for nothing gets its room, of spans or of metrics."""
+    force(recorder, at.MODE_EMERGENCY)
+    for size in (0.0, 1.0, 400.0):
+        assert not allowance.claim(size)
+        assert not allowance.claim(size, metrics=True)
+    force(recorder, at.MODE_NORMAL)
+    assert allowance.claim(400.0)
+
+
 def test_exports_wait_where_the_governor_says_so(allowance: Allowance, recorder: Recorder) -> None:
     """While the word in the control page is set nothing is sent."""
     page = Page(recorder.path, "control page", at.OFF_HEADER_CONTROL_OFFSET, at.SIZE_CONTROL)
