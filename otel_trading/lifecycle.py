@@ -30,7 +30,7 @@ def configure(
 
     Raises ConfigurationError for what is wrong in the arguments or the environment, all of it at once.  What the
     machine does not grant (space, rights) is logged with its remedy, and the program runs unrecorded.
-    Takes some 20 ms, half of it to measure what a record costs here, and some 20 MB of memory, most of it the ring.
+    Takes some 60 ms, part of it to measure what a record costs here, and some 20 MB of memory, most of it the ring.
     """
     _host.configure(service, directory, config)
 

@@ -36,7 +36,7 @@ class Governing:
     """The budget of this process, one object a segment; a forked child makes its own."""
 
     def __init__(self, settings: Settings) -> None:
-        """Measure what a record costs here, which takes some 10 ms once a process; no segment may be open."""
+        """Measure what a record costs here, which takes some 25 ms once a process; no segment may be open."""
         self._settings = settings
         self._costs = _measured_costs()
         self._herald: herald.Herald | None = None

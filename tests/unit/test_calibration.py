@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import otel_trading as ot
-from otel_trading import probes
 from otel_trading._backend import core
-from otel_trading.budget import calibration
+from otel_trading.budget import calibration, herald
 from otel_trading.budget.modes import COSTS
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ def _unknown(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def own() -> tuple[Any, Any]:
     """A probe and a counter of the package's own."""
-    return probes.probe("monitoring.decision"), probes.counter("trading.monitoring.decisions")
+    return herald.decision_probe(), herald.decision_counter("mode", "cpu")
 
 
 def test_every_kind_of_record_has_a_cost() -> None:
