@@ -100,7 +100,7 @@ def run(
 def test_every_span_of_a_busy_program_arrives(run_python: Callable[..., Any], protocol: str) -> None:
     """At 50,000 spans a second (pure: 2,000), without a limit for the network, none is lost and none sent twice."""
     rate = {"native": 50_000, "pure": 2_000}[ot.backend]
-    # Room for a receiver that is held up for a second or two: past half of its queue a process takes plain traces by share.
+    # Room for a receiver that is held up for a while: past half of its queue a process takes plain traces by share.
     config = json.dumps({**NOTHING_BUT_THE_NETWORK, "budget.normal.network_kbps": "none", "export.queue": 262_144})
     with receiver(protocol, 0.0) as (endpoint, told):
         account, said = run(run_python, protocol, endpoint, str(rate), "3", config)
