@@ -5,11 +5,11 @@
 #include "ring.h"
 #include "rules.h"
 #include "select.h"
+#include "threads.h"
 #include "verdicts.h"
 
 #include <errno.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #if defined(__linux__)
@@ -257,18 +257,6 @@ run(void *Py_UNUSED(argument))
 }
 
 void
-ot_drain_make_condition(pthread_cond_t *condition)
-{
-    pthread_condattr_t attributes;
-    pthread_condattr_init(&attributes);
-#if !defined(__APPLE__)
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-#endif
-    pthread_cond_init(condition, &attributes);
-    pthread_condattr_destroy(&attributes);
-}
-
-void
 ot_drain_lock(void)
 {
     if (pthread_mutex_trylock(&ot_drain.lock) == 0)
@@ -299,12 +287,7 @@ ot_drain_start(PyObject *Py_UNUSED(module), PyObject *period)
     int error = 0;
     if (!ot_drain.running) {
         ot_drain.stopping = false;
-        /* signals are the application's: none is handled in this thread */
-        sigset_t all, before;
-        sigfillset(&all);
-        pthread_sigmask(SIG_SETMASK, &all, &before);
-        error = pthread_create(&ot_drain.thread, NULL, run, NULL);
-        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        error = ot_thread_start(&ot_drain.thread, run);
         ot_drain.running = error == 0;
     }
     ot_drain_unlock();
@@ -376,7 +359,7 @@ after_fork_in_child(void)
     pthread_mutex_init(&ot_drain.lock, NULL);
     pthread_rwlock_init(&ot_mapping, NULL);
     pthread_rwlock_init(&ot_sharing, NULL);
-    ot_drain_make_condition(&ot_drain.wake);
+    ot_condition_make(&ot_drain.wake);
     ot_kept_start();
     ot_drain.running = false;
     ot_drain.open = false;
@@ -386,7 +369,7 @@ int
 ot_drain_start_module(void)
 {
     ot_histogram_start();
-    ot_drain_make_condition(&ot_drain.wake);
+    ot_condition_make(&ot_drain.wake);
     ot_kept_start();
     if (pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child) != 0) {
         PyErr_NoMemory();

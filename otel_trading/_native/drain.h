@@ -71,11 +71,10 @@ struct ot_drain {
 
 extern struct ot_drain ot_drain;
 
-void ot_drain_make_condition(pthread_cond_t *condition); /* of the monotonic clock */
-int ot_drain_start_module(void);                         /* once, at import */
-void ot_drain_open(void);                                /* the segment is laid out; GIL held */
-void ot_drain_close(void);                               /* GIL held; the thread is stopped, the last pass made */
-void ot_drain_forked(void);                              /* in the child */
+int ot_drain_start_module(void); /* once, at import */
+void ot_drain_open(void);        /* the segment is laid out; GIL held */
+void ot_drain_close(void);       /* GIL held; the thread is stopped, the last pass made */
+void ot_drain_forked(void);      /* in the child */
 double ot_drain_ns_per_tick(void);
 /* The calibration of the last pass, without the lock; the segment is open. */
 void ot_drain_calibration(struct ot_calibration *calibration);

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <math.h>
 #include <sched.h>
-#include <signal.h>
 #include <string.h>
 #if defined(__linux__)
 #include <sys/prctl.h>
@@ -17,6 +16,7 @@
 #include "market.h"
 #include "meter.h"
 #include "pressure.h"
+#include "threads.h"
 
 /* Everything is used with `lock` held, which is never waited for while the GIL is held, and which is taken before the
  * drain's. */
@@ -259,11 +259,7 @@ ot_govern_start(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
     governor.begun = false; /* the first tick looks for the files anew */
     if (!governor.running && governor.open) {
         governor.stopping = false;
-        sigset_t all, before; /* signals are the application's: none is handled in this thread */
-        sigfillset(&all);
-        pthread_sigmask(SIG_SETMASK, &all, &before);
-        error = pthread_create(&governor.thread, NULL, run, NULL);
-        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        error = ot_thread_start(&governor.thread, run);
         governor.running = error == 0;
     }
     pthread_mutex_unlock(&governor.lock);
@@ -416,18 +412,6 @@ ot_mode(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 /* ---- life ---- */
 
 static void
-make_condition(pthread_cond_t *condition)
-{
-    pthread_condattr_t attributes;
-    pthread_condattr_init(&attributes);
-#if !defined(__APPLE__)
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-#endif
-    pthread_cond_init(condition, &attributes);
-    pthread_condattr_destroy(&attributes);
-}
-
-static void
 before_fork(void)
 {
     pthread_mutex_lock(&governor.lock);
@@ -444,8 +428,8 @@ after_fork_in_child(void)
 {
     pthread_mutex_init(&governor.lock, NULL);
     pthread_mutex_init(&bell.lock, NULL);
-    make_condition(&governor.stop);
-    make_condition(&bell.rung);
+    ot_condition_make(&governor.stop);
+    ot_condition_make(&bell.rung);
     governor.running = governor.open = governor.begun = false;
     ot_meter_forked();
 }
@@ -453,8 +437,8 @@ after_fork_in_child(void)
 int
 ot_governor_start_module(void)
 {
-    make_condition(&governor.stop);
-    make_condition(&bell.rung);
+    ot_condition_make(&governor.stop);
+    ot_condition_make(&bell.rung);
     /* registered after the drain's, so taken before it */
     if (pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child) != 0) {
         PyErr_NoMemory();

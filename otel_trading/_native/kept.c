@@ -6,6 +6,7 @@
 #include "drain.h"
 #include "governor.h"
 #include "room.h"
+#include "threads.h"
 
 #define FIRST_ROOM 256
 
@@ -136,7 +137,7 @@ void
 ot_kept_start(void)
 {
     pthread_mutex_init(&queue.lock, NULL);
-    ot_drain_make_condition(&queue.came);
+    ot_condition_make(&queue.came);
     queue.waiters = 0;
 }
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from otel_trading.bench.children import BenchmarkError
+from otel_trading.cli.results import require_writable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -68,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     if arguments.json not in (None, "-"):
-        _writable(arguments.json)
+        require_writable(arguments.json)
     console = Console(stderr=arguments.json == "-")
     if not console.is_terminal:
         console = Console(stderr=console.stderr, width=_WIDTH)
@@ -86,16 +87,6 @@ def run(arguments: argparse.Namespace) -> int:
     following = "bench" if arguments.export else "bench --export" if arguments.paced else "bench --paced"
     console.print(f"Next: otel-trading {following}", highlight=False)
     return 1 if arguments.check and not all(check.met for check in checks) else 0
-
-
-def _writable(path: str) -> None:
-    """Find out before the measuring whether its results can be written."""
-    try:
-        with Path(path).open("a", encoding="utf-8"):
-            pass
-    except OSError as error:
-        message = f"cannot write {path} ({error.strerror}): name another file with --json"
-        raise BenchmarkError(message) from error
 
 
 _Outcome = tuple[dict[str, Any], "Iterable[RenderableType]", "list[Check]"]

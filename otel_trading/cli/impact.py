@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from otel_trading.bench.children import BenchmarkError
+from otel_trading.cli.results import require_writable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -86,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
         message = "there is nothing to export with: pip install otel-trading[otlp]"
         raise BenchmarkError(message)
     if arguments.json not in (None, "-"):
-        _writable(arguments.json)
+        require_writable(arguments.json)
     console = Console(stderr=arguments.json == "-")
     if not console.is_terminal:
         console = Console(stderr=console.stderr, width=_WIDTH)
@@ -126,16 +127,6 @@ def _stress(arguments: argparse.Namespace) -> _Outcome:
     with Progress(plan.expected_s) as progress:
         measured = stress.run(plan, progress.step)
     return measured, stress_report.tables(measured), stress.passed(measured)
-
-
-def _writable(path: str) -> None:
-    """Find out before the measuring whether its results can be written."""
-    try:
-        with Path(path).open("a", encoding="utf-8"):
-            pass
-    except OSError as error:
-        message = f"cannot write {path} ({error.strerror}): name another file with --json"
-        raise BenchmarkError(message) from error
 
 
 def _write(results: dict[str, Any], path: str | None, console: Console) -> None:
