@@ -355,6 +355,15 @@ def kept() -> int:
 class Batch:
     """Spans that ``take`` handed over; they count as pending until ``settle``."""
 
+    def sent(self) -> None:
+        """Mark them as handed to the kernel whole: a drain that takes over from now on does not send them again."""
+    def settle(self, refused: int = 0, /) -> tuple[tuple[int, int, int, int], tuple[int, int, int, int]]:
+        """They are exported, but for ``refused`` of them, which are taken for those of the lowest tiers.
+
+        Marks them so in the segment, and gives how many of each tier were exported, and refused.  Any thread may call it;
+        only the first call counts, a later one gives zeros.
+        """
+
     tiers: tuple[int, int, int, int]
     """How many of each tier."""
     estimated_bytes: int
@@ -380,7 +389,6 @@ def await_kept(spans: int, block_bytes: int, timeout: float, /) -> bool:
 def wake() -> None:
     """End the waits of ``await_kept`` and ``await_decision`` that are going on."""
 
-def settle(exported: tuple[int, int, int, int], refused: tuple[int, int, int, int], /) -> None: ...
 def accounts() -> list[dict[str, int]]:
     """After a pass: one dict a tier with recorded, exported, sampled_out, overwritten, refused, pending."""
 
@@ -448,6 +456,73 @@ def market(symbol: str, exchange_ns: int, price: float, volume: float, /) -> Non
 def market_condition(volatility: float, volume: float, /) -> None:
     """Have the engine use these in place of what ``market`` tells; NaN: no longer."""
 
+# ---- who drains (docs/agent.md) --------------------------------------------------------------------
+#
+# One process at a time drains a segment: whoever holds the lock on its file (otel_trading.segment.role), which is the
+# caller's affair.  After ``open`` it is the process itself.  What is settled of each ring's spans is in the segment (struct
+# ot_progress and the marks), so that another process can go on exactly where one was killed.
+
+def drain_give() -> None:
+    """Drain this process's segment no longer: stops the drain's thread, publishes what is settled.
+
+    The queue is to be empty; what is still in it is left to the next one.  From here on ``drain`` and
+    ``accounts`` only look, ``snapshot`` gives what there was, and ``close`` leaves the rest to whoever drains.
+    """
+
+def drain_take() -> None:
+    """Drain it again: what others settled meanwhile is not taken again, what they left undone is decided anew.
+
+    Aggregates go on with the records that nobody has seen yet.
+    """
+
+def adopt(fd: int, /) -> None:
+    """Drain the segment in ``fd``, another process's, in this one; the fd is open for reading and writing, and duplicated.
+
+    From here on ``drain_start``, ``keep``, ``take``, ``govern_start``, ``snapshot``, ``accounts`` … are about that
+    segment; recording does nothing.  Takes over as ``drain_take`` does.  The file is hostile: ValueError, as of
+    Reader, for one that can not be a segment, and later whatever changes in it does no harm but to itself.  Raises
+    RuntimeError where a segment is open already, OSError.
+    """
+
+def let_go() -> None:
+    """End ``adopt``: publish what is settled, unmap; the segment goes on."""
+
+def inherit() -> None:
+    """Become the writer of the adopted segment, whose process has ended: probes record into it, ``interrupt_open`` ends
+    what it left open, ``close`` marks it closed.  Raises RuntimeError where nothing is adopted."""
+
+def adopted() -> bool: ...
+def await_host(known: int, timeout: float, /) -> int:
+    """Wait, GIL released, until another one than ``known`` (OT_HOST_*) is to drain; who that is."""
+
+def ask_host(fd: int, host: int, /) -> None:
+    """Say who is to drain the segment in ``fd``, and wake those who wait for it.  Raises ValueError, OSError."""
+
+# ---- what is known of a process when it dies (docs/forensics.md) ------------------------------------
+
+def critical(name: str, key: str, kind: int, state: int, latency: float, /) -> None:
+    """Note a critical event with the state of the process (struct ot_vital): no lock, no system call.
+
+    ``name`` is the symbol, the breach's kind, the event's name; ``key`` the client order id or ""; ``latency`` in
+    seconds or NaN.  ``order_put`` notes each change of an order by itself.
+    """
+
+def beat(name: str, late_ns: int, /) -> None:
+    """A loop of the program goes on; it is late when ``late_ns`` after this there was no other.  0: it rests, or has ended.
+    Past OT_BEATS loops: a fault."""
+
+def queue_gauge(gauge: Gauge | None, /) -> None:
+    """Say which gauge is the length of the program's queue, for critical events and pulses."""
+
+def ending(kind: int, code: int, name: str, /) -> None:
+    """What the process can tell of its end (struct ot_life); the first that is told of an exception or a signal stays."""
+
+def note_signals(on: bool, /) -> None:
+    """Have SIGSEGV, SIGBUS, SIGFPE, SIGILL and SIGABRT noted as the process's end before they do what they would have done.
+
+    Chains to the handlers that were there (faulthandler's); pure: does nothing, as Python can not.
+    """
+
 # ---- orders --------------------------------------------------------------------------------------
 
 def order_put(
@@ -497,6 +572,21 @@ class Reader:
     def missed(self) -> tuple[int, int]:
         """(records overwritten before this reader came to them, records seen torn and left out)."""
     def open_spans(self) -> list[SpanState]: ...
+    def life(self) -> dict[str, Any]:
+        """``beats`` (list of dicts: name, age_ns or None where it rests, late_ns, late), ``ending`` (dict: kind, code,
+        unix_ns, name or None), ``open_orders``, ``queue`` (the gauge's name or None), ``host``, ``host_now``, ``drained_by``,
+        ``vitals`` and ``pulses`` (how many there have ever been)."""
+    def vitals(self, limit: int = 1024, /) -> list[dict[str, Any]]:
+        """The newest critical events, oldest first, by the fields of struct ot_vital: unix_ns, kind, state, key, name,
+        active_orders, market_age_ms or None, queue, memory_load, cpu_load, latency (floats or None), resident, trace_id."""
+    def pulses(self, limit: int = 1024, /) -> list[dict[str, Any]]:
+        """The newest looks at the process, oldest first, by the fields of struct ot_pulse; None for what is not known."""
+    def instruments(self) -> list[dict[str, Any]]:
+        """name, kind (1 counter, 2 gauge, 3 histogram), tier, unit, attributes, updates, value (None for a histogram)."""
+    def markets(self) -> list[dict[str, Any]]:
+        """symbol, exchange_ns, received_ns, updates, price (or None), volume."""
+    def settled(self) -> bool:
+        """Whether every span that has ended is settled: nothing is left for a drain to decide or to send."""
 
 # ---- for tests and calibration ---------------------------------------------------------------------
 

@@ -76,6 +76,10 @@ check_header(const ot_reader *r)
            region(r, "readings", h->readings_offset, sizeof(struct ot_readings)) &&
            region(r, "decisions", h->decisions_offset, sizeof(struct ot_decision) * OT_DECISIONS) &&
            region(r, "market data", h->markets_offset, sizeof(struct ot_market) * OT_MARKETS) &&
+           region(r, "life page", h->life_offset, sizeof(struct ot_life)) &&
+           region(r, "critical events", h->vitals_offset, sizeof(struct ot_vital) * OT_VITALS) &&
+           region(r, "pulses", h->pulses_offset, sizeof(struct ot_pulse) * OT_PULSES) &&
+           region(r, "progress", h->progress_offset, sizeof(struct ot_progress) * h->max_rings) &&
            region(r, "ring headers", h->rings_offset, sizeof(struct ot_ring) * h->max_rings) &&
            region(r, "probes", h->probes_offset, sizeof(struct ot_probe) * h->max_probes) &&
            region(r, "instruments", h->instruments_offset, sizeof(struct ot_instrument) * h->max_instruments) &&

@@ -103,6 +103,10 @@ lay_out(struct ot_header *h, const struct ot_settings *s)
     PLACE(h->readings_offset, sizeof(struct ot_readings));
     PLACE(h->decisions_offset, sizeof(struct ot_decision) * OT_DECISIONS);
     PLACE(h->markets_offset, sizeof(struct ot_market) * OT_MARKETS);
+    PLACE(h->life_offset, sizeof(struct ot_life));
+    PLACE(h->vitals_offset, sizeof(struct ot_vital) * OT_VITALS);
+    PLACE(h->pulses_offset, sizeof(struct ot_pulse) * OT_PULSES);
+    PLACE(h->progress_offset, sizeof(struct ot_progress) * OT_MAX_RINGS);
     PLACE(h->rings_offset, sizeof(struct ot_ring) * OT_MAX_RINGS);
     PLACE(h->probes_offset, sizeof(struct ot_probe) * OT_MAX_PROBES);
     PLACE(h->instruments_offset, sizeof(struct ot_instrument) * OT_MAX_INSTRUMENTS);
@@ -128,6 +132,10 @@ point_at(uint8_t *base, const struct ot_header *h)
     ot_rec.readings = (struct ot_readings *)(void *)(base + h->readings_offset);
     ot_rec.decisions = (struct ot_decision *)(void *)(base + h->decisions_offset);
     ot_rec.markets = (struct ot_market *)(void *)(base + h->markets_offset);
+    ot_rec.life = (struct ot_life *)(void *)(base + h->life_offset);
+    ot_rec.vitals = (struct ot_vital *)(void *)(base + h->vitals_offset);
+    ot_rec.pulses = (struct ot_pulse *)(void *)(base + h->pulses_offset);
+    ot_rec.progress = (struct ot_progress *)(void *)(base + h->progress_offset);
     ot_rec.rings = (struct ot_ring *)(void *)(base + h->rings_offset);
     ot_rec.probes = (struct ot_probe *)(void *)(base + h->probes_offset);
     ot_rec.instruments = (struct ot_instrument *)(void *)(base + h->instruments_offset);

@@ -76,6 +76,10 @@ struct ot_recorder {
     struct ot_readings *readings;
     struct ot_decision *decisions;
     struct ot_market *markets;
+    struct ot_life *life;
+    struct ot_vital *vitals;
+    struct ot_pulse *pulses;
+    struct ot_progress *progress;
     struct ot_ring *rings;
     struct ot_probe *probes;
     struct ot_instrument *instruments;

@@ -34,7 +34,7 @@ static uint64_t
 ring_bytes(uint64_t slots, uint64_t open_spans, uint64_t arena_bytes)
 {
     return round_up(open_spans * sizeof(struct ot_slot)) + round_up(arena_bytes) +
-           round_up(slots * sizeof(struct ot_slot));
+           round_up(slots * sizeof(struct ot_slot)) + round_up(slots);
 }
 
 static uint32_t
@@ -121,6 +121,7 @@ ot_ring_add(uint64_t offset, uint32_t slots, uint32_t open_spans, uint64_t arena
     ring->open_offset = offset;
     ring->arena_offset = offset + round_up((uint64_t)open_spans * sizeof(struct ot_slot));
     ring->slots_offset = ring->arena_offset + round_up(arena_bytes);
+    ring->marks_offset = ring->slots_offset + round_up((uint64_t)slots * sizeof(struct ot_slot));
     ring->arena_bytes = arena_bytes;
     ring->capacity = slots;
     ring->open_capacity = open_spans;

@@ -27,7 +27,7 @@
 
 /* "OTELTRD\0" read as a little-endian word. */
 #define OT_MAGIC 0x004452544c45544fULL
-#define OT_VERSION 3
+#define OT_VERSION 4
 #define OT_PAGE 4096
 #define OT_TIERS 4
 #define OT_INLINE_ATTRIBUTES 4
@@ -45,8 +45,14 @@
 #define OT_TRIGGERS 8
 #define OT_COSTS 8
 #define OT_BUDGETS 5
-#define OT_DECISIONS 128                      /* the newest that are remembered */
-#define OT_MARKETS 256                        /* symbols with market data */
+#define OT_DECISIONS 128 /* the newest that are remembered */
+#define OT_MARKETS 256   /* symbols with market data */
+#define OT_VITALS 1024   /* critical events that are remembered */
+#define OT_PULSES 1024   /* looks at the process that are remembered, one a second */
+#define OT_BEATS 16      /* loops of the program that tell that they go on */
+#define OT_VITAL_KEY_BYTES 40
+#define OT_AGENT_MAGIC 0x00544e474144544fULL /* "OTDAGNT\0", the page in which an agent tells that it lives */
+#define OT_AGENT_VERSION 1
 #define OT_SHARED_MAGIC 0x000053444552544fULL /* "OTREDS\0\0", the page that the processes of a directory share */
 #define OT_VERDICTS 8192                      /* traces that several processes have to agree on */
 #define OT_VERDICT_PROBES 8                   /* places from its own on that a trace may be in */
@@ -194,6 +200,45 @@ enum {
     OT_DECISION_EXPORTS = 8,   /* exports wait, or no longer; before and after are 0 or 1 */
 };
 
+/* Who is to drain: ot_control.host and .host_now. */
+enum {
+    OT_HOST_EMBEDDED = 0, /* the process itself */
+    OT_HOST_AGENT = 1,    /* another process, the agent's */
+};
+
+/* What has become of a span: the low three bits of its mark, the other five are its lap (see ot_ring.marks_offset). */
+enum {
+    OT_MARK_NONE = 0,    /* not settled: whoever drains next decides */
+    OT_MARK_DROPPED = 1, /* sampled out */
+    OT_MARK_SENT = 2,    /* handed to the kernel whole, no answer yet; a drain that takes over does not send it again */
+    OT_MARK_EXPORTED = 3,
+    OT_MARK_REFUSED = 4,
+};
+#define OT_MARK_BITS 3
+
+/* ot_vital.kind */
+enum {
+    OT_VITAL_ORDER = 1,    /* a change of an order; state is OT_ORDER_* */
+    OT_VITAL_RISK = 2,     /* a risk breach */
+    OT_VITAL_CRITICAL = 3, /* what the program calls critical */
+};
+
+/* ot_life.ending: how the process ended, as far as it could tell itself. */
+enum {
+    OT_ENDING_NONE = 0,      /* it did not come to tell: killed, or gone without a word */
+    OT_ENDING_EXIT = 1,      /* orderly */
+    OT_ENDING_EXCEPTION = 2, /* an exception that nobody caught; ending_name is its type */
+    OT_ENDING_SIGNAL = 3,    /* a signal that ends a process; code is its number */
+};
+
+/* ot_agent.state */
+enum {
+    OT_AGENT_STARTING = 1,
+    OT_AGENT_RUNNING = 2,
+    OT_AGENT_STOPPING = 3,
+    OT_AGENT_STOPPED = 4,
+};
+
 /* ot_control.exports_wait */
 enum {
     OT_WAIT_NETWORK = 1,
@@ -284,6 +329,10 @@ struct ot_header {
     uint64_t readings_offset;   /* owner: creator; struct ot_readings */
     uint64_t decisions_offset;  /* owner: creator; struct ot_decision[OT_DECISIONS] */
     uint64_t markets_offset;    /* owner: creator; struct ot_market[OT_MARKETS] */
+    uint64_t progress_offset;   /* owner: creator; struct ot_progress[max_rings] */
+    uint64_t life_offset;       /* owner: creator; struct ot_life */
+    uint64_t vitals_offset;     /* owner: creator; struct ot_vital[OT_VITALS] */
+    uint64_t pulses_offset;     /* owner: creator; struct ot_pulse[OT_PULSES] */
     uint32_t market_count;      /* owner: writer; release/acquire */
     uint32_t reserved_budget;
     uint64_t orders_evicted;  /* owner: writer; orders that were still open when another took their place */
@@ -314,7 +363,10 @@ struct ot_control {
     uint64_t buffers;       /* owner: governor; the rings should have their configured slots >> buffers */
     uint64_t buffers_now;   /* owner: writer; and have them so */
     uint64_t exports_wait;  /* owner: governor; OT_WAIT_*: exports wait while it is not 0 (flush and shutdown do not) */
-    uint64_t reserved[8];
+    uint64_t host;          /* owner: control; OT_HOST_*: who is to drain.  Its low word is waited on with a futex */
+    uint64_t host_now;      /* owner: drain; OT_HOST_*: who does, meaningless while drained_by is 0 */
+    uint64_t drained_by;    /* owner: drain; its pid; 0 = nobody.  Only a hint: the role is the lock on the file */
+    uint64_t reserved[5];
     uint64_t heartbeat;    /* owner: drain; ticks at the end of its last pass */
     uint64_t passes;       /* owner: drain */
     uint64_t drain_cpu_ns; /* owner: drain; CPU time of the drain's thread */
@@ -364,7 +416,10 @@ struct ot_ring {
     uint64_t seen; /* owner: drain; records whose figures are in the aggregates; from tail to here they wait for the
                     * verdict on their traces */
     /* line 3 */
-    uint64_t padding3[8];
+    uint64_t
+        marks_offset; /* owner: creator; a byte a slot, owner: drain: OT_MARK_* | lap << OT_MARK_BITS, the lap of record
+                            * n being n / capacity.  A mark of another lap is none */
+    uint64_t padding3[7];
 };
 
 /* A record, or an entry of the open-span table.  The second line is written only where the span has
@@ -542,6 +597,96 @@ struct ot_market {
     uint64_t reserved[2];
 };
 
+/* What has been settled of a ring's spans, so that another drain can take over where this one was killed.  Two sides: one is in
+ * force, the other is written, then `side` is changed, so a kill at any moment leaves one that is whole.  Counts are of side * 4 +
+ * tier: of everything before `done`, and of later spans that were settled when their slots had been taken by newer records. */
+struct ot_progress {
+    uint64_t side;           /* owner: drain; 0 or 1 (release; who takes over acquires) */
+    uint64_t done[2];        /* owner: drain; all before it counts here, or only the drain has it */
+    uint64_t exported[8];    /* owner: drain */
+    uint64_t sampled_out[8]; /* owner: drain */
+    uint64_t refused[8];     /* owner: drain */
+    uint64_t reserved[5];
+};
+
+/* One page: what the process tells of its own life. */
+struct ot_life {
+    uint64_t beat_count;       /* owner: writer; release/acquire */
+    uint32_t beat_name[16];    /* owner: writer; name id; published by beat_count */
+    uint64_t beat_ns[16];      /* owner: writer; CLOCK_MONOTONIC of the last beat; 0 = the loop has ended, or rests */
+    uint64_t beat_late_ns[16]; /* owner: writer; a beat that is older than this is late */
+    uint64_t queue;            /* owner: writer; id + 1 of the gauge that is the program's queue, 0 = none */
+    uint64_t vital_count;   /* owner: writer; critical events ever written (release after the entry; readers acquire) */
+    uint64_t pulse_count;   /* owner: drain; pulses ever written (release/acquire) */
+    uint64_t open_orders;   /* owner: writer; orders that have not ended */
+    uint64_t ending;        /* owner: writer, also in a signal handler; OT_ENDING_*; stored last (release/acquire) */
+    uint64_t ending_code;   /* owner: as ending; exit code, or signal */
+    uint64_t ending_ns;     /* owner: as ending; Unix time */
+    uint64_t ending_name;   /* owner: as ending; name id of the exception's type */
+    uint64_t drain_missing; /* owner: writer; 1: it ended with host AGENT and nobody to drain it */
+};
+
+/* A critical event with the state of the process: what it knew then.  Doubles' bits; NaN = not known. */
+struct ot_vital {
+    uint64_t seq;      /* owner: writer; 2n+1 while written, 2n+2 when complete (release/acquire) */
+    uint64_t unix_ns;  /* owner: writer */
+    uint8_t kind;      /* owner: writer; OT_VITAL_* */
+    uint8_t state;     /* owner: writer; OT_ORDER_* */
+    uint8_t key_bytes; /* owner: writer */
+    uint8_t reserved0;
+    uint32_t name;          /* owner: writer; name id: the order's symbol, the breach's kind, the event's name */
+    uint32_t active_orders; /* owner: writer */
+    uint32_t
+        market_age_ms; /* owner: writer; since the newest market data of any symbol came; 0xffffffff = there is none */
+    uint64_t queue;    /* owner: writer; the queue's gauge */
+    uint64_t memory_load; /* owner: writer; of the newest reading of the governor, or NaN */
+    uint64_t cpu_load;    /* owner: writer; likewise */
+    uint64_t resident;    /* owner: writer; bytes, a number, of the newest pulse; 0 = not known */
+    uint64_t latency;     /* owner: writer; seconds since the order was sent, or NaN */
+    uint64_t trace_hi;    /* owner: writer; of the event; 0 = none */
+    uint64_t trace_lo;    /* owner: writer */
+    uint8_t key[40];      /* owner: writer; UTF-8, the beginning of the client order id */
+};
+
+/* A look at the process, once a second.  Doubles' bits; NaN = not known. */
+struct ot_pulse {
+    uint64_t seq;           /* owner: drain; 2n+1 while written, 2n+2 when complete (release/acquire) */
+    uint64_t unix_ns;       /* owner: drain */
+    uint64_t resident;      /* owner: drain; bytes, a number */
+    uint64_t process_cpu;   /* owner: drain; cores that the process used since the pulse before */
+    uint64_t cpu_load;      /* owner: drain; of the governor's newest reading */
+    uint64_t memory_load;   /* owner: drain; likewise; of the tightest limit, a cgroup's or the system's */
+    uint64_t queue;         /* owner: drain; the queue's gauge */
+    uint64_t spans;         /* owner: drain; spans recorded so far, a number */
+    uint32_t active_orders; /* owner: drain */
+    uint32_t market_age_ms; /* owner: drain; as in ot_vital */
+    uint32_t threads;       /* owner: drain */
+    uint32_t late_beats;    /* owner: drain; loops whose beat is late: bits by their numbers */
+    uint64_t orders;        /* owner: drain; orders sent so far, a number */
+    uint64_t rejects;       /* owner: drain; of them rejected, a number */
+    uint64_t updates;       /* owner: drain; updates of market data so far, of all symbols, a number */
+    uint64_t major_faults;  /* owner: drain; page faults that read a disk, so far, a number */
+    uint64_t swap;          /* owner: drain; bytes of the process that are swapped out, a number */
+    uint64_t reserved;
+};
+
+/* agent.page, a file of the directory: one page, in which the agent tells that it lives. */
+struct ot_agent {
+    uint64_t magic;            /* owner: agent; OT_AGENT_MAGIC */
+    uint64_t version;          /* owner: agent; OT_AGENT_VERSION, stored last (release/acquire) */
+    uint64_t pid;              /* owner: agent */
+    uint64_t process_start;    /* owner: agent; field 22 of /proc/PID/stat */
+    uint64_t started_ns;       /* owner: agent; Unix time */
+    uint64_t beat_ns;          /* owner: agent; CLOCK_MONOTONIC of its loop's last turn */
+    uint64_t state;            /* owner: agent; OT_AGENT_* */
+    uint64_t segments;         /* owner: agent; that it drains */
+    uint64_t mode;             /* owner: agent; OT_MODE_*, the strictest of theirs */
+    uint64_t watchdog_pid;     /* owner: watchdog; 0 = none */
+    uint64_t watchdog_beat_ns; /* owner: watchdog; CLOCK_MONOTONIC */
+    uint64_t restarts;         /* owner: watchdog; of the agent, since the watchdog began */
+    uint64_t gave_up;          /* owner: watchdog; 1: it restarts it no more */
+};
+
 /* The file that all processes of a directory share: first this page, then struct ot_verdict[OT_VERDICTS]. */
 struct ot_shared {
     uint64_t magic;         /* owner: creator; OT_SHARED_MAGIC */
@@ -576,6 +721,11 @@ _Static_assert(sizeof(struct ot_control) <= OT_PAGE, "control fits a page");
 _Static_assert(sizeof(struct ot_policy) <= OT_PAGE, "the policy fits a page");
 _Static_assert(sizeof(struct ot_readings) <= OT_PAGE, "the readings fit a page");
 _Static_assert(sizeof(struct ot_shared) <= OT_PAGE, "what is shared fits a page");
+_Static_assert(sizeof(struct ot_life) <= OT_PAGE, "what a process tells of its life fits a page");
+_Static_assert(sizeof(struct ot_agent) <= OT_PAGE, "what an agent tells of itself fits a page");
+_Static_assert(sizeof(struct ot_progress) == 256, "progress");
+_Static_assert(sizeof(struct ot_vital) == 128, "a critical event is two cache lines");
+_Static_assert(sizeof(struct ot_pulse) == 128, "a pulse is two cache lines");
 _Static_assert(sizeof(struct ot_decision) == 64, "decision");
 _Static_assert(sizeof(struct ot_market) == 64, "market");
 _Static_assert(sizeof(struct ot_verdict) == 32, "verdict");

@@ -66,9 +66,9 @@ class Settings:
 
 
 class Geometry:
-    """The size of a ring's parts; they lie in the order open-span table, arena, slots."""
+    """The size of a ring's parts; they lie in the order open-span table, arena, slots, marks."""
 
-    __slots__ = ("arena_bytes", "arena_offset", "bytes", "open_spans", "slots", "slots_offset")
+    __slots__ = ("arena_bytes", "arena_offset", "bytes", "marks_offset", "open_spans", "slots", "slots_offset")
 
     def __init__(self, slots: int, open_spans: int, arena_bytes: int) -> None:
         self.slots = slots
@@ -76,7 +76,8 @@ class Geometry:
         self.arena_bytes = arena_bytes
         self.arena_offset = _pages(open_spans * at.SIZE_SLOT)
         self.slots_offset = self.arena_offset + _pages(arena_bytes)
-        self.bytes = self.slots_offset + _pages(slots * at.SIZE_SLOT)
+        self.marks_offset = self.slots_offset + _pages(slots * at.SIZE_SLOT)
+        self.bytes = self.marks_offset + _pages(slots)
 
 
 def main_geometry(settings: Settings) -> Geometry:
@@ -126,17 +127,21 @@ class SegmentFile:
         "instruments",
         "lock",
         "map",
+        "life",
         "markets",
         "names",
         "orders",
         "piece",
         "policy",
         "probes",
+        "progress",
+        "pulses",
         "readings",
         "rings",
         "settings",
         "size",
         "text",
+        "vitals",
         "words",
     )
 
@@ -152,6 +157,10 @@ class SegmentFile:
         self.readings = place.take(at.SIZE_READINGS)
         self.decisions = place.take(at.SIZE_DECISION * at.DECISIONS)
         self.markets = place.take(at.SIZE_MARKET * at.MARKETS)
+        self.life = place.take(at.SIZE_LIFE)
+        self.vitals = place.take(at.SIZE_VITAL * at.VITALS)
+        self.pulses = place.take(at.SIZE_PULSE * at.PULSES)
+        self.progress = place.take(at.SIZE_PROGRESS * at.MAX_RINGS)
         self.rings = place.take(at.SIZE_RING * at.MAX_RINGS)
         self.probes = place.take(at.SIZE_PROBE * at.MAX_PROBES)
         self.instruments = place.take(at.SIZE_INSTRUMENT * at.MAX_INSTRUMENTS)
@@ -192,6 +201,10 @@ class SegmentFile:
         words[at.OFF_HEADER_READINGS_OFFSET // 8] = self.readings
         words[at.OFF_HEADER_DECISIONS_OFFSET // 8] = self.decisions
         words[at.OFF_HEADER_MARKETS_OFFSET // 8] = self.markets
+        words[at.OFF_HEADER_LIFE_OFFSET // 8] = self.life
+        words[at.OFF_HEADER_VITALS_OFFSET // 8] = self.vitals
+        words[at.OFF_HEADER_PULSES_OFFSET // 8] = self.pulses
+        words[at.OFF_HEADER_PROGRESS_OFFSET // 8] = self.progress
         words[at.OFF_HEADER_RINGS_OFFSET // 8] = self.rings
         words[at.OFF_HEADER_PROBES_OFFSET // 8] = self.probes
         words[at.OFF_HEADER_INSTRUMENTS_OFFSET // 8] = self.instruments

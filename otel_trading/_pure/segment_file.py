@@ -32,6 +32,10 @@ _TABLES = (
     ("readings", at.OFF_HEADER_READINGS_OFFSET, None, at.SIZE_READINGS, 1),
     ("decisions", at.OFF_HEADER_DECISIONS_OFFSET, None, at.SIZE_DECISION * at.DECISIONS, 1),
     ("market data", at.OFF_HEADER_MARKETS_OFFSET, None, at.SIZE_MARKET * at.MARKETS, 1),
+    ("life page", at.OFF_HEADER_LIFE_OFFSET, None, at.SIZE_LIFE, 1),
+    ("critical events", at.OFF_HEADER_VITALS_OFFSET, None, at.SIZE_VITAL * at.VITALS, 1),
+    ("pulses", at.OFF_HEADER_PULSES_OFFSET, None, at.SIZE_PULSE * at.PULSES, 1),
+    ("progress", at.OFF_HEADER_PROGRESS_OFFSET, at.OFF_HEADER_MAX_RINGS, at.SIZE_PROGRESS, at.MAX_RINGS),
     ("ring headers", at.OFF_HEADER_RINGS_OFFSET, at.OFF_HEADER_MAX_RINGS, at.SIZE_RING, at.MAX_RINGS),
     ("probes", at.OFF_HEADER_PROBES_OFFSET, at.OFF_HEADER_MAX_PROBES, at.SIZE_PROBE, at.MAX_PROBES),
     (

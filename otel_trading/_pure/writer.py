@@ -189,6 +189,7 @@ class Writer:
         words[ring + at.OFF_RING_SLOTS_OFFSET // 8] = offset + geometry.slots_offset
         words[ring + at.OFF_RING_OPEN_OFFSET // 8] = offset
         words[ring + at.OFF_RING_ARENA_OFFSET // 8] = offset + geometry.arena_offset
+        words[ring + at.OFF_RING_MARKS_OFFSET // 8] = offset + geometry.marks_offset
         words[ring + at.OFF_RING_ARENA_BYTES // 8] = geometry.arena_bytes
         words[ring + at.OFF_RING_CAPACITY // 8] = geometry.slots | geometry.open_spans << 32
         piece.populate(offset, geometry.bytes)

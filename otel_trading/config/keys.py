@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from otel_trading.config import values as read
+from otel_trading.config.agent_keys import AGENT
 from otel_trading.config.budget_keys import BUDGET
 from otel_trading.config.key import Key
 
@@ -44,7 +45,7 @@ KEYS: dict[str, Key] = {
         {}, read.attributes, "the resource's other attributes", ("OTEL_RESOURCE_ATTRIBUTES",), read.attributes_text
     ),
     "directory": Key(None, read.path, "where the segment is made", ("OTEL_TRADING_DIR",)),
-    "host": Key("embedded", read.host, "which process drains the segment", ("OTEL_TRADING_HOST",)),
+    "host": Key("embedded", read.host, "which process drains the segment: embedded, agent", ("OTEL_TRADING_HOST",)),
     "enabled": Key(True, read.switch, "whether anything is recorded", ("OTEL_TRADING_ENABLED",), read.switch_text),
     "sampling.rate": Key(
         1.0, read.share, "share of the traces that is exported", ("OTEL_TRADING_SAMPLING_RATE",), read.share_text
@@ -105,5 +106,6 @@ KEYS: dict[str, Key] = {
         True, read.switch, "whether a message's span is current until the task receives again"
     ),
     **BUDGET,
+    **AGENT,
     "shutdown.timeout": Key(5.0, read.seconds(0.0, 3_600.0), "time that an exit, a SIGTERM, or a flush may take"),
 }

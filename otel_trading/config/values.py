@@ -113,12 +113,11 @@ def limit(value: object) -> int:
 
 
 def host(value: object) -> str:
-    """Read which process drains the segment: only the recording one can, for now."""
+    """Read which process drains the segment: the recording one itself, or the user's agent."""
     name = value.strip().lower() if isinstance(value, str) else value
-    if name != "embedded":
-        what = "the agent is not there yet" if name == "agent" else f"{shown(value)} is no host of the drain"
-        raise ValueError(f"{what}; use 'embedded' or unset it")
-    return "embedded"
+    if name not in {"embedded", "agent"}:
+        raise ValueError(f"{shown(value)} is no host of the drain; use 'embedded' or 'agent'")
+    return str(name)
 
 
 def names(what: str) -> Reader:
