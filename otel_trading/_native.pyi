@@ -360,7 +360,8 @@ class Batch:
     def settle(self, refused: int = 0, /) -> tuple[tuple[int, int, int, int], tuple[int, int, int, int]]:
         """They are exported, but for ``refused`` of them, which are taken for those of the lowest tiers.
 
-        Marks them so in the segment, and gives how many of each tier were exported, and refused.  Any thread may call it;
+        Marks them so in the segment, and gives how many of each tier were exported, and refused.  Any thread may
+        call it;
         only the first call counts, a later one gives zeros.
         """
 
@@ -459,8 +460,8 @@ def market_condition(volatility: float, volume: float, /) -> None:
 # ---- who drains (docs/agent.md) --------------------------------------------------------------------
 #
 # One process at a time drains a segment: whoever holds the lock on its file (otel_trading.segment.role), which is the
-# caller's affair.  After ``open`` it is the process itself.  What is settled of each ring's spans is in the segment (struct
-# ot_progress and the marks), so that another process can go on exactly where one was killed.
+# caller's affair.  After ``open`` it is the process itself.  What is settled of each ring's spans is in the segment
+# (struct ot_progress and the marks), so that another process can go on exactly where one was killed.
 
 def drain_give() -> None:
     """Drain this process's segment no longer: stops the drain's thread, publishes what is settled.
@@ -476,7 +477,8 @@ def drain_take() -> None:
     """
 
 def adopt(fd: int, /) -> None:
-    """Drain the segment in ``fd``, another process's, in this one; the fd is open for reading and writing, and duplicated.
+    """Drain the segment in ``fd``, another process's, in this one; the fd is open for reading and writing, and
+    duplicated.
 
     From here on ``drain_start``, ``keep``, ``take``, ``govern_start``, ``snapshot``, ``accounts`` … are about that
     segment; recording does nothing.  Takes over as ``drain_take`` does.  The file is hostile: ValueError, as of
@@ -508,17 +510,20 @@ def critical(name: str, key: str, kind: int, state: int, latency: float, /) -> N
     """
 
 def beat(name: str, late_ns: int, /) -> None:
-    """A loop of the program goes on; it is late when ``late_ns`` after this there was no other.  0: it rests, or has ended.
+    """A loop of the program goes on; it is late when ``late_ns`` after this there was no other.  0: it rests, or has
+    ended.
     Past OT_BEATS loops: a fault."""
 
 def queue_gauge(gauge: Gauge | None, /) -> None:
     """Say which gauge is the length of the program's queue, for critical events and pulses."""
 
 def ending(kind: int, code: int, name: str, /) -> None:
-    """What the process can tell of its end (struct ot_life); the first that is told of an exception or a signal stays."""
+    """What the process can tell of its end (struct ot_life); the first that is told of an exception or a signal
+    stays."""
 
 def note_signals(on: bool, /) -> None:
-    """Have SIGSEGV, SIGBUS, SIGFPE, SIGILL and SIGABRT noted as the process's end before they do what they would have done.
+    """Have SIGSEGV, SIGBUS, SIGFPE, SIGILL and SIGABRT noted as the process's end before they do what they would
+    have done.
 
     Chains to the handlers that were there (faulthandler's); pure: does nothing, as Python can not.
     """
@@ -574,15 +579,19 @@ class Reader:
     def open_spans(self) -> list[SpanState]: ...
     def life(self) -> dict[str, Any]:
         """``beats`` (list of dicts: name, age_ns or None where it rests, late_ns, late), ``ending`` (dict: kind, code,
-        unix_ns, name or None), ``open_orders``, ``queue`` (the gauge's name or None), ``host``, ``host_now``, ``drained_by``,
+        unix_ns, name or None), ``open_orders``, ``queue`` (the gauge's name or None), ``host``, ``host_now``,
+        ``drained_by``,
         ``vitals`` and ``pulses`` (how many there have ever been)."""
     def vitals(self, limit: int = 1024, /) -> list[dict[str, Any]]:
         """The newest critical events, oldest first, by the fields of struct ot_vital: unix_ns, kind, state, key, name,
-        active_orders, market_age_ms or None, queue, memory_load, cpu_load, latency (floats or None), resident, trace_id."""
+        active_orders, market_age_ms or None, queue, memory_load, cpu_load, latency (floats or None), resident,
+        trace_id."""
     def pulses(self, limit: int = 1024, /) -> list[dict[str, Any]]:
-        """The newest looks at the process, oldest first, by the fields of struct ot_pulse; None for what is not known."""
+        """The newest looks at the process, oldest first, by the fields of struct ot_pulse; None for what is not
+        known."""
     def instruments(self) -> list[dict[str, Any]]:
-        """name, kind (1 counter, 2 gauge, 3 histogram), tier, unit, attributes, updates, value (None for a histogram)."""
+        """name, kind (1 counter, 2 gauge, 3 histogram), tier, unit, attributes, updates, value (None for a
+        histogram)."""
     def markets(self) -> list[dict[str, Any]]:
         """symbol, exchange_ns, received_ns, updates, price (or None), volume."""
     def settled(self) -> bool:

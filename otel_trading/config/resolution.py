@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from otel_trading.config.agent_keys import AGENT
 from otel_trading.config.budget_keys import BUDGET
 from otel_trading.config.keys import KEYS, LIMITS
 from otel_trading.config.mapping import flatten
@@ -166,7 +167,7 @@ def combine(levels: list[_Level]) -> Settings:
             if key in level.values:
                 value, source = level.values[key], level.sources[key]
         settings.values[key], settings.sources[key] = value, source
-        if key not in LIMITS and key not in BUDGET:
+        if key not in LIMITS and key not in BUDGET and key not in AGENT:
             setattr(settings, key.replace(".", "_"), value)
     settings.limits = tuple(settings.values[key] for key in LIMITS)  # type: ignore[assignment]
     resource: dict[str, object] = {}
