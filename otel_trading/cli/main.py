@@ -23,6 +23,7 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "config": ("otel_trading.cli.config", "check the configuration, and show what is in force"),
     "info": ("otel_trading.cli.info", "which backend, clock and directory, and what is recording now"),
     "doctor": ("otel_trading.cli.doctor", "check everything that recording and exporting need"),
+    "alert": ("otel_trading.cli.alert", "send an alert through the ways out that are configured"),
     "mode": ("otel_trading.cli.mode", "the mode of each recording process, and to force one"),
     "rollout": ("otel_trading.cli.rollout", "record a share of the traces, step by step, and back where that costs"),
     "demo": ("otel_trading.cli.demo", "a traced trading pipeline, live, and what tracing it cost"),

@@ -93,7 +93,7 @@ def _shown(key: str, value: object) -> Any:
         return "none"
     if key == "tiers":
         return {glob: f"P{tier}" for glob, tier in value}  # type: ignore[attr-defined]
-    return list(value) if isinstance(value, tuple) else masked(key, value)
+    return masked(key, list(value) if isinstance(value, tuple) else value)
 
 
 def _text(value: object) -> str:

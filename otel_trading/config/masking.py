@@ -19,8 +19,13 @@ def masked(name: str, value: object) -> object:
         return {key: masked(str(key), item) for key, item in value.items()}
     if is_secret(name):
         return MASK
+    if name == "alerts.command" and isinstance(value, (list, tuple)):
+        return [*value[:1], *([MASK] if value[1:] else [])]  # who may call is often an argument
     if not isinstance(value, str):
         return value
+    if name == "alerts.webhook":  # its path is the key to it
+        scheme, separator, rest = _without_user(value).partition("://")
+        return f"{scheme}{separator}{rest.partition('/')[0]}/{MASK}"
     if name.upper().endswith("HEADERS"):
         return ",".join(f"{item.partition('=')[0].strip()}={MASK}" for item in value.split(",") if item.strip())
     if name in _LIST:

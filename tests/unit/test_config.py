@@ -352,12 +352,52 @@ def test_config_that_is_no_mapping(config: Any) -> None:
     assert line.startswith("config: ")
 
 
-@pytest.mark.parametrize(("host", "said"), [("agent", "the agent is not there"), ("moon", "'moon' is no host")])
-def test_hosts_that_are_not_there(monkeypatch: pytest.MonkeyPatch, host: str, said: str) -> None:
-    """Only the embedded host of the drain can be asked for."""
-    monkeypatch.setenv("OTEL_TRADING_HOST", host)
+def test_hosts_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the process itself and the agent can drain."""
+    monkeypatch.setenv("OTEL_TRADING_HOST", "moon")
     (line,) = mistakes()
+    assert "'moon' is no host" in line
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("alerts.webhook", "ftp://host/s3cret", "this is no address"),
+        ("alerts.webhook", "http://", "this is no address"),
+        ("alerts.webhook", "http://host:99999/", "this is no address"),
+        ("alerts.alertmanager", 9093, "this is no address"),
+        ("alerts.webhook_form", "teams", "'teams' is no form"),
+        ("alerts.severity", "loud", "'loud' is no severity"),
+        ("alerts.command", "notify 'half", "is no command"),
+        ("alerts.command", [""], "is no command"),
+        ("alerts.rate", -1, "a number a minute"),
+        ("forensics.quota_mb", "much", "an amount in MB"),
+        ("forensics.signal", "SIGKILL", "is no signal to use"),
+        ("forensics.signal", "SIGNOTHING", "is no signal to use"),
+        ("watchdog.late", 0, "watchdog.late"),
+    ],
+)
+def test_mistakes_of_agent_and_alerts(key: str, value: object, said: str) -> None:
+    """What can not be is told, and an address, which may hold a secret, is not shown."""
+    (line,) = mistakes(config={key: value})
+    assert line.startswith(f"{key}: ")
     assert said in line
+    assert "s3cret" not in line
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "read"),
+    [
+        ("alerts.command", "notify --title 'a bot'", ("notify", "--title", "a bot")),
+        ("alerts.webhook_form", "Slack", "slack"),
+        ("forensics.signal", "usr2", "SIGUSR2"),
+        ("alerts.webhook", " https://host/x ", "https://host/x"),
+        ("host", "Agent", "agent"),
+    ],
+)
+def test_values_of_agent_and_alerts(key: str, value: object, read: object) -> None:
+    """What can be is read as it is meant."""
+    assert resolve(config={key: value}).values[key] == read
 
 
 def test_directory_of_a_wrong_type() -> None:

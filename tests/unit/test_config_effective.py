@@ -24,6 +24,9 @@ from otel_trading.config.masking import MASK, is_secret, masked
         ("OTEL_SOMETHING_TOKEN", "s3cret", MASK),
         ("resource", {"a": 1, "db.password": "s3cret"}, {"a": 1, "db.password": MASK}),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "5000", "5000"),
+        ("alerts.webhook", "https://me:s3cret@host/hooks/s3cret?k=s3cret", f"https://{MASK}@host/{MASK}"),
+        ("alerts.command", ["notify", "--key", "s3cret"], ["notify", MASK]),
+        ("alerts.command", ["notify"], ["notify"]),
     ],
 )
 def test_masking(name: str, value: object, shown: object) -> None:
