@@ -21,7 +21,7 @@ export PIP_NO_INPUT := 1
 STAMPS := $(VENV)/.stamps/$(subst /,_,$(CURDIR))
 # The extension is built into the checkout, so its stamp is there too.
 NATIVE := build/stamps/native-$(or $(OTEL_TRADING_BUILD),auto)$(subst /,_,$(VENV))
-C_FILES := $(wildcard otel_trading/_native/*.c otel_trading/_native/*.h)
+C_FILES := $(wildcard otel_trading/_native/*.c otel_trading/_native/*.h otel_trading/_native/*/*.c otel_trading/_native/*/*.h)
 C_TESTS := $(wildcard tests/native/*.c tests/native/*.h)
 
 # Whether the C extension is there: of the build's result, not of the compiler's presence.
@@ -55,6 +55,13 @@ test: $(STAMPS)/test $(NATIVE) ## Run the suite on both backends; branch coverag
 		echo "$$backend backend: $$(grep -E '^(=+ )?[0-9]+ (passed|failed|error|skipped).* in [0-9]' build/test-$$backend.log | tail -n 1)"; \
 	done; \
 	exit $$failed
+
+.PHONY: chaos
+chaos: $(STAMPS)/test $(NATIVE) ## Kill, starve, damage and outlast, in the long form: some three hours (PYTEST="-k kills")
+	@rm -f build/chaos.jsonl
+	CHAOS=long $(BIN)/pytest -o faulthandler_timeout=14400 tests/chaos $(PYTEST)
+	CHAOS=long $(MAKE) sanitize SANITIZE_TESTS=tests/chaos/test_damaged_segments.py
+	@cat build/chaos.jsonl
 
 .PHONY: coverage
 coverage: $(STAMPS)/test ## Report what the last `make test` covered (build/coverage/html), fail under 90 %
@@ -98,15 +105,18 @@ contrib: $(NATIVE) ## Run the tests of OpenTelemetry's own instrumentations on o
 SANITIZE := $(CURDIR)/build/sanitize
 # "bounded" (continuous integration): what touches memory that somebody else may write.
 BOUNDED = $(wildcard $(foreach name,reader segment ring names probe attribute instruments thread lifecycle allocation \
-	block batch otlp_encoding order_table messages api_ keep verdict enforcer engine meter buffers,\
-	tests/unit/test_*$(name)*.py tests/integration/test_*$(name)*.py))
+	block batch otlp_encoding order_table messages api_ keep verdict enforcer engine meter buffers takeover adopt vitals \
+	pulses beats endings,\
+	tests/unit/test_*$(name)*.py tests/integration/test_*$(name)*.py)) tests/chaos/test_damaged_segments.py
 SANITIZE_TESTS ?= $(if $(filter bounded,$(OTEL_TRADING_SANITIZE_TESTS)),$(sort $(BOUNDED)),tests)
 # A child that is forked while another thread allocates inherits the sanitizer's allocator locked, and hangs: GCC 12's
 # libasan, for one, does not take its locks around a fork, as malloc does. So the tests of forks do not run here.
-SANITIZE_SKIP := --ignore=tests/unit/test_fork.py
+SANITIZE_SKIP := --ignore=tests/unit/test_fork.py -k "not fork"
+# Its own handlers of signals would change how a process ends, which is tested.
+ASAN := detect_leaks=0:allow_user_segv_handler=1:handle_segv=0:handle_sigbus=0:handle_sigfpe=0:handle_sigill=0:handle_abort=0:use_sigaltstack=0
 # PYTHONSAFEPATH keeps the checkout, with its ordinary build, out of the way of children that are started in it.
 SANITIZE_ENV = env PYTHONPATH=$(SANITIZE) PYTHONSAFEPATH=1 PYTHONMALLOC=malloc OTEL_TRADING_BACKEND=native \
-	LD_PRELOAD="$$($${CC:-cc} -print-file-name=libasan.so)" ASAN_OPTIONS=detect_leaks=0:allow_user_segv_handler=1 \
+	LD_PRELOAD="$$($${CC:-cc} -print-file-name=libasan.so)" ASAN_OPTIONS=$(ASAN) \
 	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 
 .PHONY: sanitize
@@ -119,7 +129,7 @@ sanitize: $(STAMPS)/test $(STAMPS)/app ## Run the native suite with address and 
 
 .PHONY: clean
 clean: ## Remove everything that was built, and the virtual environment in the checkout
-	rm -rf build dist .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* *.egg-info otel_trading/*.so
+	rm -rf build dist .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* *.egg-info otel_trading/*.so otel_trading/otel-trading-watchdog
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ---- set-up

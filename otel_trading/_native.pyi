@@ -9,7 +9,7 @@ segment header's ``faults``.  Only wrong argument types raise ``TypeError``, as 
 
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final, Literal, TypeAlias, TypeVar, final
+from typing import Any, Final, Literal, SupportsFloat, TypeAlias, TypeVar, final
 
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
@@ -357,6 +357,8 @@ class Batch:
 
     def sent(self) -> None:
         """Mark them as handed to the kernel whole: a drain that takes over from now on does not send them again."""
+    def unsent(self) -> None:
+        """Take the mark of ``sent`` back: the receiver has said that it did not take them."""
     def settle(self, refused: int = 0, /) -> tuple[tuple[int, int, int, int], tuple[int, int, int, int]]:
         """They are exported, but for ``refused`` of them, which are taken for those of the lowest tiers.
 
@@ -454,6 +456,14 @@ def count_io(network_bytes: int, disk_operations: int, estimated_bytes: int = 0,
 def market(symbol: str, exchange_ns: int, price: float, volume: float, /) -> None:
     """Note an update of a symbol's market data; NaN: it has no price, or volume.  Past OT_MARKETS symbols: a fault."""
 
+def market_data(
+    symbol: str,
+    exchange_ts_ms: float | None,
+    price: SupportsFloat | str | None = None,
+    volume: SupportsFloat | str | None = None,
+) -> None:
+    """The public ``otel_trading.market_data`` (native only: the pure backend has Python's)."""
+
 def market_condition(volatility: float, volume: float, /) -> None:
     """Have the engine use these in place of what ``market`` tells; NaN: no longer."""
 
@@ -519,7 +529,7 @@ def queue_gauge(gauge: Gauge | None, /) -> None:
 
 def ending(kind: int, code: int, name: str, /) -> None:
     """What the process can tell of its end (struct ot_life); the first that is told of an exception or a signal
-    stays."""
+    stays, and ``kind`` 0 takes it back."""
 
 def note_signals(on: bool, /) -> None:
     """Have SIGSEGV, SIGBUS, SIGFPE, SIGILL and SIGABRT noted as the process's end before they do what they would
@@ -578,10 +588,10 @@ class Reader:
         """(records overwritten before this reader came to them, records seen torn and left out)."""
     def open_spans(self) -> list[SpanState]: ...
     def life(self) -> dict[str, Any]:
-        """``beats`` (list of dicts: name, age_ns or None where it rests, late_ns, late), ``ending`` (dict: kind, code,
-        unix_ns, name or None), ``open_orders``, ``queue`` (the gauge's name or None), ``host``, ``host_now``,
-        ``drained_by``,
-        ``vitals`` and ``pulses`` (how many there have ever been)."""
+        """``beats`` (list of dicts: name, unix_ns and age_ns or None where it rests, late_ns, late), ``ending`` (dict:
+        kind, code (signed; −1 of an exit: not known), unix_ns, name or None), ``open_orders``, ``queue`` (the gauge's
+        name or None), ``host``, ``host_now``, ``drained_by``, ``drain_missing``, ``vitals`` and ``pulses`` (how many
+        there have ever been)."""
     def vitals(self, limit: int = 1024, /) -> list[dict[str, Any]]:
         """The newest critical events, oldest first, by the fields of struct ot_vital: unix_ns, kind, state, key, name,
         active_orders, market_age_ms or None, queue, memory_load, cpu_load, latency (floats or None), resident,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from _thread import allocate_lock
-from math import isfinite
+from math import isfinite, nan
 from time import time_ns
 
 from otel_trading import lifecycle, probes
+from otel_trading._backend import core
+from otel_trading._layout import VITAL_RISK
 from otel_trading.faults import report
 
 TYPE_CHECKING = False
@@ -70,7 +72,8 @@ def risk_breach(kind: str, /, **attributes: Any) -> None:
     """Record that a risk limit was breached, say ``risk_breach("position_limit", symbol="BTCUSDT", size=12.5)``.
 
     It is a span ``risk.breach`` of tier P0 and of no length, with status ERROR and the attributes, in the current
-    trace, which is kept for it; and it counts in ``trading.risk.breaches``, by kind (at most 64 of them, then "other").
+    trace, which is kept for it; it counts in ``trading.risk.breaches``, by kind (at most 64 of them, then "other"); and
+    it is a critical event of the process, see ``critical``.
     Takes about 2 µs.  Never raises for a wrong value: that is a fault.
     """
     if not isinstance(kind, str) or not kind:
@@ -78,6 +81,7 @@ def risk_breach(kind: str, /, **attributes: Any) -> None:
         kind = _OTHER
     try:
         _business.breach_counter(kind).add(1)
+        core.critical(kind if kind in _business.breaches else _OTHER, "", VITAL_RISK, 0, nan)
         now = time_ns()
         probes.probe("risk.breach", probes.P0).record(None, now, now, True, {_RISK_KIND: kind, **attributes})
     except Exception as error:  # noqa: BLE001  a foreign type among the attributes may raise anything

@@ -8,16 +8,15 @@ from _thread import RLock
 from time import monotonic
 
 from otel_trading._added_memory import package as added_memory
-from otel_trading._added_memory import private_bytes
 from otel_trading._backend import core
+from otel_trading.draining import Draining, quietly, unlink
 from otel_trading.errors import OtelTradingError
 from otel_trading.faults import report
 from otel_trading.process_end import ProcessEnd, terminate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from typing import Any
+    from collections.abc import Mapping
 
     from otel_trading.budget.governing import Governing
     from otel_trading.config import Settings
@@ -36,13 +35,25 @@ class Host:
         self.settings: Settings | None = None  # as long as this process records, or will at its next record
         self.asked: tuple[object, ...] = ()
         self.path: str | None = None
-        self.exports: Exports | None = None
-        self.abandoned: list[object] = []
         self.enabled: bool | None = None  # what enable() was told
         self.mode: tuple[int | None] | None = None  # what set_mode() was told, in a tuple
-        self.governing: Governing | None = None
+        self.draining = Draining()
         self.ending = False
         self.process_end = ProcessEnd(self)
+
+    @property
+    def exports(self) -> Exports | None:
+        """This process's own ways out; None where it has none, or an agent has them."""
+        return self.draining.exports
+
+    @exports.setter
+    def exports(self, exports: Exports | None) -> None:
+        self.draining.exports = exports
+
+    @property
+    def governing(self) -> Governing | None:
+        """What this process does for its budget; None without one."""
+        return self.draining.governing
 
     # ---- beginning ----
 
@@ -72,10 +83,11 @@ class Host:
             if self.begin(settings):
                 self.asked = asked
                 try:
-                    self.start_exports(settings)
+                    self.draining.start_exports()
                 except OtelTradingError:
                     self.end("configuration error", error=False, timeout=0.0)
                     raise
+                quietly("dead", self.look_for_dead, settings)
 
     def begin(self, settings: Settings) -> bool:
         """Make the segment and start recording; False, reported, where the environment does not let us."""
@@ -88,15 +100,21 @@ class Host:
         quietly("switches", self.apply_switches, settings)
         if governing is not None:
             quietly("budget", governing.prepare, self.path, added_memory.bytes)
-        quietly("drain", core.drain_start, max(1, round(settings.drain_period * 1000)))
-        if governing is not None:
-            quietly("budget", governing.start, self.path)
-        self.governing = governing
+        self.draining.begin(str(self.path), settings, governing)
         gc.callbacks.append(core.gc_callback)
         self.process_end.hook()
         if settings.logs_correlation:
             quietly("logs", _correlate_logs)
         return True
+
+    def look_for_dead(self, settings: Settings) -> None:
+        """Have those who died before looked into, where this process exports; with an agent, that does it."""
+        if self.exports is None or self.path is None or not settings.values["forensics.enabled"]:
+            return
+        if len(os.listdir(os.path.dirname(self.path))) > 1:
+            from otel_trading.agent import hosted
+
+            hosted.look_for_dead(os.path.dirname(self.path))
 
     def open_segment(self, settings: Settings) -> bool:
         """Make the file and lay the segment out; False, reported, where that can not be."""
@@ -125,7 +143,7 @@ class Host:
             return False
         except (OSError, RuntimeError) as error:
             if path is not None:
-                _unlink(path)
+                unlink(path)
             report(
                 "segment",
                 f"nothing is recorded: the segment {path} could not be laid out ({error}). Free some space there, name "
@@ -163,37 +181,14 @@ class Host:
             raise OtelTradingError("there is no segment to steer: call configure first")
         return Control(self.path)
 
-    def start_exports(self, settings: Settings) -> None:
-        """Start the ways out that are configured.  Raises ConfigurationError."""
-        if not settings.export_traces and not settings.export_metrics and settings.metrics_port is None:
-            return
-        from otel_trading import segment
-        from otel_trading.drain import exports
-
-        before = private_bytes()
-        try:
-            self.exports = exports.start(settings, segment.resource_json(settings.service, settings.resource))
-            if self.governing is not None and self.path is not None:
-                quietly("budget", self.governing.note_exporters, self.path, private_bytes() - before)
-        except OtelTradingError:
-            raise
-        except Exception as error:  # noqa: BLE001  an exporter of anyone's may fail in any way
-            report("exports", f"nothing is exported: {error!r}. Recording goes on.")
-
     # ---- a forked child ----
 
     def forked(self) -> None:
         """Forget, in the child, what is the parent's; the segment is made before the child's first record."""
         self.lock = RLock()
         self.ending = self.process_end.sigterm_waits = False
-        if self.governing is not None:
-            self.governing.forget()
-            self.governing = None  # its threads are the parent's
-        self.path = None  # the parent's, never to be removed here
-        if self.exports is not None:
-            # Its threads are gone and its connections are the parent's: no destructor of theirs may run here.
-            self.abandoned.append(self.exports)
-            self.exports = None
+        self.draining.forget()
+        self.path = None
         _remove_gc_callback()  # else the child's first collection would be its first record
         core.forked(self.reopen)
         self.process_end.hook_multiprocessing()
@@ -211,7 +206,7 @@ class Host:
                 return
             added_memory.begin()
             if self.begin(settings):
-                quietly("exports", self.start_exports, settings)
+                quietly("exports", self.draining.start_exports)
 
     # ---- the end ----
 
@@ -225,25 +220,11 @@ class Host:
                 return
             self.ending = True
             self.settings = None
-            path, self.path = self.path, None
-            exports, self.exports = self.exports, None
-            governing, self.governing = self.governing, None
-            deadline = monotonic() + limit
+            self.path = None
             _remove_gc_callback()
-            if governing is not None:  # first: what it still has to tell is to be exported too
-                quietly("end", governing.stop, deadline)
-            quietly("end", core.interrupt_open, reason, error)
-            quietly("end", core.drain, True)
-            if exports is not None:
-                quietly("end", exports.flush, deadline)
-                quietly("end", exports.stop, deadline)
-            quietly("end", core.drain_stop, max(0.0, deadline - monotonic()))
-            orders = quietly("end", core.orders_open)
-            quietly("end", core.close)
-            if path is not None:
-                quietly("end", _put_away, path, bool(orders))
-            if governing is not None and path is not None:
-                quietly("end", governing.put_away, path)
+            self.draining.end(
+                reason, error=error, deadline=monotonic() + limit, last=getattr(self.process_end, "unhook", bool)
+            )
             self.ending = False
             self.process_end.default_sigterm()
         finally:
@@ -262,9 +243,7 @@ class Host:
         deadline = monotonic() + self.limit(timeout)
         if not core.is_open():
             return True
-        core.drain(True)
-        exports = self.exports
-        return exports is None or bool(quietly("flush", exports.flush, deadline))
+        return self.draining.flush(deadline)
 
 
 def _governing(settings: Settings) -> Governing:
@@ -272,15 +251,6 @@ def _governing(settings: Settings) -> Governing:
 
     added_memory.end("configure")  # a first measurement's heap is the next segment's, and told with that
     return Governing(settings)
-
-
-def quietly(what: str, step: Callable[..., Any], *arguments: object) -> Any:
-    """Do a step of the life cycle that may fail without taking the others with it."""
-    try:
-        return step(*arguments)
-    except Exception as error:  # noqa: BLE001  nothing of ours may reach the application
-        report(f"lifecycle:{what}", f"{what}: {error!r}")
-        return None
 
 
 def _correlate_logs() -> None:
@@ -292,20 +262,3 @@ def _correlate_logs() -> None:
 def _remove_gc_callback() -> None:
     if core.gc_callback in gc.callbacks:
         gc.callbacks.remove(core.gc_callback)
-
-
-def _put_away(path: str, keep: bool) -> None:  # noqa: FBT001
-    """Remove our segment; or ``keep`` its order table, for the acks and fills that come after a restart."""
-    from otel_trading import segment
-
-    if keep:
-        segment.release(path)
-    else:
-        _unlink(path)
-
-
-def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)
-    except OSError:  # somebody has tidied up before us
-        return

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 from otel_trading._backend import core
-from otel_trading.hosting import Host, quietly
+from otel_trading.draining import quietly
+from otel_trading.hosting import Host
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,6 +46,11 @@ def own_segment() -> str | None:
     return _host.path
 
 
+def adopted(path: str) -> None:
+    """Take the segment that ``core.adopt`` took, another process's, for what ``own_segment`` tells; in a drain host."""
+    _host.path = path
+
+
 def enable(on: bool) -> None:  # noqa: FBT001  one obvious argument
     """Switch recording on or off, now and in a later ``configure``.  Other processes can do the same to this one."""
     _host.enabled = bool(on)
@@ -79,9 +85,14 @@ def attend_to_budget() -> None:
 def flush(timeout: float | None = None) -> bool:
     """Drain and export what was recorded before the call; False where that took more than ``timeout`` seconds.
 
-    The default is the configuration's ``shutdown.timeout``, 5 s.
+    The default is the configuration's ``shutdown.timeout``, 5 s.  Where an agent drains, it is asked to.
     """
     return _host.flush(timeout)
+
+
+def stats() -> dict[str, dict[str, int]]:
+    """Give the figures of all spans so far, of this process's own drain or the agent's; see ``totals.stats``."""
+    return _host.draining.stats()
 
 
 def shutdown(timeout: float | None = None) -> None:

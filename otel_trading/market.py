@@ -38,7 +38,7 @@ class _State:
 _state = _State()
 
 
-def market_data(
+def market_data_in_python(
     symbol: str, exchange_ts_ms: float | None, price: Number | None = None, volume: Number | None = None
 ) -> None:
     """Note an update of a symbol's market data.
@@ -48,7 +48,7 @@ def market_data(
     prices and volumes the market's volatility and volume, by which the budget's engine knows a moving market.  At most
     256 symbols are known; more are a fault.
 
-    Takes a fraction of a microsecond, recorded or not.  In the mode HIGH_VOLATILITY each update is also a span
+    Takes less than a microsecond, recorded or not.  In the mode HIGH_VOLATILITY each update is also a span
     ``market_data.tick`` of no length, tier P1, with its symbol, stamp, price and volume.
 
     Never raises for a wrong value: that is a fault, and the value is left out.
@@ -70,6 +70,13 @@ def market_data(
         _note(symbol, stamp, price, volume)
     if _mode() == MODE_HIGH_VOLATILITY:
         _record_tick(symbol, stamp, price, volume)
+
+
+if core.BACKEND == "native":  # the same in C, which comes here with what is not plain
+    market_data = core.market_data
+else:
+    market_data = market_data_in_python
+    market_data.__name__ = market_data.__qualname__ = "market_data"
 
 
 def _stamp_ns(symbol: object, stamp: object) -> int:

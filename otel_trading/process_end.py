@@ -6,20 +6,31 @@ import atexit
 import os
 import sys
 
+from otel_trading._backend import core
+from otel_trading._layout import ENDING_SIGNAL
+from otel_trading.uncaught import Uncaught, note_ending
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
+
+    from otel_trading.config import Settings
+    from otel_trading.flight_signal import FlightSignal
 
     class Ended(Protocol):
         """What is told of it."""
 
         ending: bool
+        settings: Settings | None
 
         def end(self, reason: str, *, error: bool, timeout: float | None) -> None:
             """End in an orderly way, in bounded time."""
 
         def after_fork_in_child(self) -> None:
             """Forget what is the parent's."""
+
+
+_SIGTERM = 15
 
 
 class ProcessEnd:
@@ -33,11 +44,16 @@ class ProcessEnd:
         self._handles_sigterm = False
         self._handler = self._on_sigterm  # one object, so that it is known again
         self.sigterm_waits = False
+        self._uncaught = Uncaught()
+        self._flight: FlightSignal | None = None
 
     def hook(self) -> None:
         """Put in what is missing."""
         self._hook_sigterm()
         self.hook_multiprocessing()
+        self._uncaught.hook()
+        self._hook_flight()
+        core.note_signals(True)
         if self._hooked:
             return
         self._hooked = True
@@ -47,7 +63,23 @@ class ProcessEnd:
 
     def at_exit(self) -> None:
         """End with the interpreter."""
+        note_ending(sys.exc_info()[1])  # known in a child of multiprocessing; of sys.exit here nothing is
         self._host.end("interpreter exit", error=False, timeout=None)
+
+    def unhook(self) -> None:
+        """Have no signal noted any more: the segment is about to be closed."""
+        core.note_signals(False)
+
+    def _hook_flight(self) -> None:
+        settings = self._host.settings
+        name = None if settings is None else settings.values.get("forensics.signal")
+        if not isinstance(name, str):
+            return
+        if self._flight is None:
+            from otel_trading.flight_signal import FlightSignal
+
+            self._flight = FlightSignal()
+        self._flight.hook(name)
 
     def hook_multiprocessing(self) -> None:
         """Have a child of multiprocessing flush: it ends by ``os._exit`` after running its own finalizers.
@@ -84,6 +116,7 @@ class ProcessEnd:
 
     def default_sigterm(self) -> None:
         """Give SIGTERM its default action back, where it is ours that it has."""
+        self.unhook()
         import signal
 
         try:
@@ -97,6 +130,7 @@ class ProcessEnd:
         if self._host.ending and not self.sigterm_waits:
             self.sigterm_waits = True  # an orderly end is under way, and bounded; a second SIGTERM does not wait for it
             return
+        core.ending(ENDING_SIGNAL, _SIGTERM, "")
         self._host.end("SIGTERM", error=True, timeout=None)
         terminate()
 

@@ -103,6 +103,43 @@ MONITORING_TIER: Final = "trading.monitoring.tier"
 MONITORING_MESSAGE: Final = "trading.monitoring.message"
 """All of it as a sentence."""
 
+# ---- how a process ended, on the span process.death ----
+
+DEATH_HOW: Final = "trading.death.how"
+"""How it ended, as a sentence."""
+
+DEATH_CERTAINTY: Final = "trading.death.certainty"
+"""How sure that is."""
+
+DEATH_SOURCE: Final = "trading.death.source"
+"""Who told it: the kernel, the process itself."""
+
+DEATH_CAUSE: Final = "trading.death.cause"
+"""The likely cause, one of docs/forensics.md, or unknown."""
+
+DEATH_CONFIDENCE: Final = "trading.death.confidence"
+"""How much the evidence speaks for it, 0 to 1."""
+
+DEATH_EVIDENCE: Final = "trading.death.evidence"
+"""What speaks for it."""
+
+DEATH_OPEN_SPANS: Final = "trading.death.open_spans"
+"""How many spans it left open."""
+
+DEATH_OPEN_ORDERS: Final = "trading.death.open_orders"
+"""How many orders it left open."""
+
+DEATH_SYMBOLS: Final = "trading.death.symbols"
+"""Symbols with the newest market data."""
+
+# ---- alerts, as log records ----
+
+ALERT_NAME: Final = "trading.alert.name"
+"""Which alert it is."""
+
+ALERT_STATE: Final = "trading.alert.state"
+"""firing or resolved."""
+
 # ---- messages ----
 
 MESSAGE_AGE: Final = "trading.message.age"
@@ -182,3 +219,12 @@ HTTP_RESEND_COUNT: Final = "http.request.resend_count"
 
 ERROR_TYPE: Final = "error.type"
 """Class of the exception."""
+
+EXCEPTION_TYPE: Final = "exception.type"
+"""The same of the exception that ended the process."""
+
+PROCESS_PID: Final = "process.pid"
+"""Process id."""
+
+PROCESS_EXIT_CODE: Final = "process.exit.code"
+"""Exit code."""

@@ -165,14 +165,17 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool:
 
 
 @pytest.fixture(autouse=True)
-def _clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Give each test an environment without OpenTelemetry's variables, and leave no recorder behind.
+
+    What belongs to the user's state, crash reports for one, goes to the test's own directory.
 
     Without the budget, too: else a machine that is busy with tests would have tiers switched off in the middle of one.
     """
     for name in [name for name in os.environ if name.startswith("OTEL_") and name != "OTEL_TRADING_BACKEND"]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("OTEL_TRADING_BUDGET_ENABLED", "false")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     # Coverage's tracer runs between any two statements, where the pure backend counts on nothing running; a collection
     # in there would record its pause in the middle of another record.
     traced = sys.gettrace() is not None and os.environ.get("OTEL_TRADING_BACKEND") == "pure"

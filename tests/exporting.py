@@ -133,21 +133,21 @@ def characters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]
 
 
 @pytest.fixture
-def segment() -> Iterator[None]:
-    """Record into a segment without a name; the drain passes only when asked."""
+def segment() -> Iterator[int]:
+    """Record into a segment without a name, and give its file; the drain passes only when asked."""
     faults.forget()
     descriptor, path = tempfile.mkstemp()
     os.unlink(path)
     core.open(
         descriptor, RESOURCE, 4096, 256, 256, 1 << 18, 2048, 64, (128, 128, 128, 128, 128, 0xFFFFFFFF, 0xFFFFFFFF)
     )
-    os.close(descriptor)
-    yield
+    yield descriptor
     core.close()
+    os.close(descriptor)
 
 
 @pytest.fixture
-def start(segment: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., exports.Exports]]:
+def start(segment: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., exports.Exports]]:
     """Give a function that starts exports; the threads wait for a flush, so that a test decides when they step."""
     del segment
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "3600000")

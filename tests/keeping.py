@@ -132,7 +132,7 @@ class Keeping:
         states: list[SpanState] = []
         while len(batch := core.take(1000)):
             states += batch.states()
-            core.settle(batch.tiers, TAIL)
+            batch.settle()
         return states
 
     def drained(self, decide: bool = False) -> list[SpanState]:  # noqa: FBT001, FBT002  as core.drain

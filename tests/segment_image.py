@@ -18,6 +18,7 @@ MAX_PROBES = 8
 MAX_ORDERS = 32
 TEXT_BYTES = 4096
 START = 1_700_000_000_000_000_000  # Unix ns at which the image's clock shows 0 ticks
+NAN = 0x7FF8000000000000  # a double's bits
 
 
 # An event "e" with an attribute a=1, and a link to span 2 of trace 1
@@ -239,6 +240,70 @@ class Image:
         self.bytes[offset + at.OFF_ORDER_KEY : offset + at.OFF_ORDER_KEY + len(data)] = data
         return place
 
+    def set_life(self, **values: int) -> None:
+        """Set fields of the life page; of arrays the first."""
+        self._fields("LIFE", self.life, values)
+
+    def beat(self, number: int, name: int, beat_ns: int, late_ns: int) -> None:
+        """Write a loop's last beat; ``name`` is a name's id."""
+        _put(self.bytes, self.life + at.OFF_LIFE_BEAT_NAME + 4 * number, "I", name)
+        _put(self.bytes, self.life + at.OFF_LIFE_BEAT_NS + 8 * number, "Q", beat_ns)
+        _put(self.bytes, self.life + at.OFF_LIFE_BEAT_LATE_NS + 8 * number, "Q", late_ns)
+        self.set_life(beat_count=number + 1)
+
+    def vital(self, n: int, key: bytes = b"order-1", **values: int) -> int:
+        """Write critical event n, which is then the newest; gives its place in the file."""
+        offset = self.vitals + n % at.VITALS * at.SIZE_VITAL
+        fields = {
+            "seq": 2 * n + 2,
+            "unix_ns": START + n,
+            "kind": at.VITAL_ORDER,
+            "state": at.ORDER_SENT,
+            "key_bytes": len(key),
+            "market_age_ms": 0xFFFFFFFF,
+            "latency": NAN,
+            "trace_lo": n,
+            **values,
+        }
+        self._fields("VITAL", offset, fields)
+        self.bytes[offset + at.OFF_VITAL_KEY : offset + at.OFF_VITAL_KEY + len(key)] = key
+        self.set_life(vital_count=n + 1)
+        return offset
+
+    def pulse(self, n: int, **values: int) -> int:
+        """Write pulse n, which is then the newest; gives its place in the file."""
+        offset = self.pulses + n % at.PULSES * at.SIZE_PULSE
+        fields = {"seq": 2 * n + 2, "unix_ns": START + n, "resident": 4096, "process_cpu": NAN, "threads": 1, **values}
+        self._fields("PULSE", offset, fields)
+        self.set_life(pulse_count=n + 1)
+        return offset
+
+    def instrument(self, number: int, name: int, kind: int, **values: int) -> int:
+        """Write an instrument; gives its place in the file."""
+        offset = self.instruments + number * at.SIZE_INSTRUMENT
+        self._fields("INSTRUMENT", offset, {"name": name, "kind": kind, "tier": 1, **values})
+        self.header(instrument_count=number + 1)
+        return offset
+
+    def market(self, number: int, symbol: int, **values: int) -> int:
+        """Write a symbol's market data; gives its place in the file."""
+        offset = self.markets + number * at.SIZE_MARKET
+        self._fields("MARKET", offset, {"symbol": symbol, "received_ns": START, "price": NAN, **values})
+        self.header(market_count=number + 1)
+        return offset
+
+    def mark(self, n: int, mark: int, ring: int = 0, lap: int | None = None) -> None:
+        """Say what has become of record n."""
+        base = self.first_ring + ring * self.ring_bytes + (CAPACITY + OPEN_CAPACITY) * at.SIZE_SLOT + ARENA_BYTES
+        right = n // CAPACITY & 31 if lap is None else lap
+        self.bytes[base + n % CAPACITY] = mark | right << at.MARK_BITS
+
+    def settled(self, done: int, ring: int = 0, side: int = 0) -> None:
+        """Say that all before record ``done`` is settled."""
+        offset = self.progress + ring * at.SIZE_PROGRESS
+        self._fields("PROGRESS", offset, {"side": side})
+        _put(self.bytes, offset + at.OFF_PROGRESS_DONE + 8 * side, "Q", done)
+
 
 def fnv(data: bytes) -> int:
     """Give the hash by which an order is found: FNV-1a, 64 bit."""
@@ -286,6 +351,15 @@ def busy() -> Image:
         image.ring(ring, tail=2, backlog_max=5, values=1)
     for number in range(MAX_ORDERS // 2):
         image.order(f"order-{number}", symbol=text, side=at.SIDE_BUY, state=1 + number % 6)
+    for number in range(at.VITALS - 3, at.VITALS + 3):
+        image.vital(number, name=text, state=1 + number % 6)
+        image.pulse(number)
+    image.beat(0, text, 1, 1)
+    image.instrument(0, symbol, at.INSTRUMENT_COUNTER, updates=1, sum_int=2)
+    image.instrument(1, long, at.INSTRUMENT_GAUGE, updates=1, value=0x3FF8000000000000)
+    image.instrument(2, state, at.INSTRUMENT_HISTOGRAM, updates=1)
+    image.market(0, text, updates=3, price=0x3FF8000000000000)
+    image.set_life(queue=2, ending=at.ENDING_EXCEPTION, ending_code=1, ending_ns=START, ending_name=error)
     return image
 
 

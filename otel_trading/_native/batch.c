@@ -1,11 +1,13 @@
 #include "batch.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "bucket.h"
 #include "names.h"
 #include "otlp.h"
 #include "probe.h"
+#include "progress.h"
 #include "spanstate.h"
 #include "tracestate.h"
 
@@ -93,6 +95,7 @@ take(PyObject *Py_UNUSED(module), PyObject *limit)
     }
     ot_drain_lock();
     b->count = ot_kept_take(b->kept, most);
+    b->term = ot_drain.term;
     ot_drain_unlock();
     b->epoch = ot_rec.epochs;
     uint64_t raw = 0;
@@ -102,6 +105,7 @@ take(PyObject *Py_UNUSED(module), PyObject *limit)
         b->charged += b->kept[i].charged;
     }
     ot_bucket_taken(raw, b->charged);
+    b->held = ot_probes_held();
     if (find_probes(b) < 0) {
         Py_DECREF(b);
         return NULL;
@@ -119,6 +123,7 @@ batch_dealloc(PyObject *self)
     free(b->probes);
     free(b->probe_of);
     Py_XDECREF(b->scopes);
+    Py_XDECREF(b->held);
     Py_TYPE(self)->tp_free(self);
 }
 
@@ -171,7 +176,112 @@ get_estimated_bytes(PyObject *self, void *Py_UNUSED(closure))
     return PyLong_FromUnsignedLongLong(((ot_batch *)self)->charged);
 }
 
+/* ---- what has become of them ---- */
+
+/* Whether the drain that they were taken from still drains their segment; with its lock held. */
+static bool
+of_this_drain(const ot_batch *b)
+{
+    return ot_drain.open && ot_drain.mine && b->term == ot_drain.term;
+}
+
+static void
+publish(uint64_t rings)
+{
+    for (uint32_t i = 0; i < OT_MAX_RINGS; i++) {
+        if (rings >> i & 1)
+            ot_progress_end(i);
+    }
+}
+
+static PyObject *
+batch_sent(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    ot_batch *b = (ot_batch *)self;
+    uint64_t rings = 0;
+    ot_drain_lock();
+    for (uint32_t i = 0; i < b->count && !b->settled && of_this_drain(b); i++) {
+        struct ot_kept *k = &b->kept[i];
+        if (k->told == OT_MARK_SENT)
+            continue;
+        ot_progress_settle(k->ring, k->n, k->slot.tier % OT_TIERS, k->told, OT_MARK_SENT);
+        k->told = OT_MARK_SENT;
+        rings |= 1ULL << k->ring;
+    }
+    publish(rings);
+    ot_drain_unlock();
+    Py_RETURN_NONE;
+}
+
+/* The receiver would not have them now: they are whoever's turn it is again. */
+static PyObject *
+batch_unsent(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    ot_batch *b = (ot_batch *)self;
+    uint64_t rings = 0;
+    ot_drain_lock();
+    for (uint32_t i = 0; i < b->count && !b->settled && of_this_drain(b); i++) {
+        struct ot_kept *k = &b->kept[i];
+        if (k->told != OT_MARK_SENT)
+            continue;
+        ot_progress_settle(k->ring, k->n, k->slot.tier % OT_TIERS, k->told, OT_MARK_NONE);
+        k->told = OT_MARK_NONE;
+        rings |= 1ULL << k->ring;
+    }
+    publish(rings);
+    ot_drain_unlock();
+    Py_RETURN_NONE;
+}
+
+/* How many of each tier are refused: those of the lowest tiers. */
+static void
+divide(const ot_batch *b, uint64_t refused, uint64_t no[OT_TIERS])
+{
+    for (int t = OT_TIERS - 1; t >= 0; t--) {
+        no[t] = refused < b->tiers[t] ? refused : b->tiers[t];
+        refused -= no[t];
+    }
+}
+
+static PyObject *
+batch_settle(PyObject *self, PyObject *args)
+{
+    ot_batch *b = (ot_batch *)self;
+    unsigned long long refused = 0;
+    if (!PyArg_ParseTuple(args, "|K:settle", &refused))
+        return NULL;
+    uint64_t no[OT_TIERS] = {0}, left[OT_TIERS], yes[OT_TIERS] = {0}, rings = 0;
+    ot_drain_lock();
+    if (!b->settled) {
+        divide(b, refused, no);
+        memcpy(left, no, sizeof left);
+        bool ours = of_this_drain(b);
+        for (uint32_t i = 0; i < b->count; i++) {
+            const struct ot_kept *k = &b->kept[i];
+            unsigned tier = k->slot.tier % OT_TIERS, mark = left[tier] > 0 ? OT_MARK_REFUSED : OT_MARK_EXPORTED;
+            left[tier] -= left[tier] > 0;
+            if (ours)
+                ot_progress_settle(k->ring, k->n, tier, k->told, mark);
+            rings |= ours ? 1ULL << k->ring : 0;
+        }
+        for (int t = 0; t < OT_TIERS; t++) {
+            yes[t] = b->tiers[t] - no[t];
+            ot_drain.settled.exported[t] += b->term == ot_drain.term ? yes[t] : 0;
+            ot_drain.settled.refused[t] += b->term == ot_drain.term ? no[t] : 0;
+        }
+        publish(rings);
+        b->settled = true;
+    }
+    ot_drain_unlock();
+    return Py_BuildValue("((KKKK)(KKKK))", (unsigned long long)yes[0], (unsigned long long)yes[1],
+                         (unsigned long long)yes[2], (unsigned long long)yes[3], (unsigned long long)no[0],
+                         (unsigned long long)no[1], (unsigned long long)no[2], (unsigned long long)no[3]);
+}
+
 static PyMethodDef batch_methods[] = {
+    {"sent", batch_sent, METH_NOARGS, NULL},
+    {"unsent", batch_unsent, METH_NOARGS, NULL},
+    {"settle", batch_settle, METH_VARARGS, NULL},
     {"states", batch_states, METH_NOARGS, NULL},
     {"scopes", batch_scopes, METH_NOARGS, NULL},
     {"otlp", ot_batch_otlp, METH_VARARGS, NULL},

@@ -19,6 +19,9 @@ typedef struct {
     uint32_t count;
     uint32_t tiers[OT_TIERS];
     uint64_t charged;              /* to the bucket, for all of them */
+    uint64_t term;                 /* of the drain that they were taken from */
+    bool settled;                  /* with the drain's lock */
+    PyObject *held;                /* owned: keeps their probes alive */
     uint64_t epoch;                /* of the segment whose names they have */
     PyObject *scopes;              /* owned list of str: instrumentation scopes in order of first appearance */
     struct ot_batch_probe *probes; /* owned */

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <sys/mman.h>
 #if defined(__GLIBC__)
 #include <malloc.h>
@@ -14,17 +15,22 @@
 #include "enforcer.h"
 #include "governor.h"
 #include "keep.h"
+#include "select.h"
 
 #if defined(__linux__) && !defined(MADV_POPULATE_WRITE)
 #define MADV_POPULATE_WRITE 23
 #endif
 
-static bool fitting; /* GIL */
+#define NEAR_PART 16 /* of a ring, that may be lost when it shrinks without its drain */
+#define PATIENCE 64  /* turns of 1,024 records until more is lost */
+
+static bool fitting;    /* GIL */
+static unsigned waited; /* GIL; turns so far */
 
 static uint32_t
 configured(uint32_t ring)
 {
-    return ring == 0 ? ot_rec.settings.main_slots : ot_rec.settings.thread_slots;
+    return ot_writers[ring].configured;
 }
 
 bool
@@ -101,6 +107,14 @@ punch(const struct change *changes, uint32_t count, bool grown)
     }
 }
 
+static void
+set_size(struct ot_writer *w, uint32_t slots)
+{
+    w->mask = slots - 1;
+    OT_STORE(&w->ring->resized, w->head); /* readers: what is older is not there any more */
+    OT_STORE_RELEASE(&w->ring->capacity, slots);
+}
+
 /* GIL and the drain's lock held; nothing is left in the rings. */
 static void
 set_sizes(const struct change *changes, uint32_t count)
@@ -109,9 +123,8 @@ set_sizes(const struct change *changes, uint32_t count)
         struct ot_writer *w = &ot_writers[i];
         if (w->mask + 1 == changes[i].slots || OT_LOAD(&w->ring->tail) != w->head)
             continue;
-        w->mask = changes[i].slots - 1;
-        OT_STORE(&w->ring->resized, w->head); /* readers: what is older is not there any more */
-        OT_STORE_RELEASE(&w->ring->capacity, changes[i].slots);
+        set_size(w, changes[i].slots);
+        ot_select_resized(i);
     }
 }
 
@@ -181,11 +194,30 @@ fits(uint64_t buffers)
     return true;
 }
 
+/* The writer is another process: what waits is decided, so that it loses little; the queue shrinks here. */
+static void
+make_ready(void)
+{
+    Py_BEGIN_ALLOW_THREADS
+        pthread_mutex_lock(&ot_drain.lock);
+        uint64_t buffers = OT_LOAD(&ot_rec.control->buffers);
+        if (ot_drain.open && ot_drain.mine && buffers != OT_LOAD(&ot_rec.control->buffers_now)) {
+            ot_drain_decide_all();
+            ot_keep_shrink((unsigned)(buffers < 24 ? buffers : 24));
+        }
+        pthread_mutex_unlock(&ot_drain.lock);
+    Py_END_ALLOW_THREADS
+}
+
 PyObject *
 ot_fit_buffers(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 {
-    if (ot_rec.epoch == OT_CLOSED || fitting)
+    if (ot_rec.mapped == OT_CLOSED || fitting)
         return PyLong_FromLong(0);
+    if (ot_rec.adopted || !ot_drain.mine) {
+        make_ready();
+        return PyLong_FromLong(0);
+    }
     uint64_t buffers = OT_LOAD(&ot_rec.control->buffers);
     buffers = buffers < 24 ? buffers : 24;
     if (buffers == OT_LOAD(&ot_rec.control->buffers_now))
@@ -209,8 +241,54 @@ ot_fit_buffers(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
     return PyLong_FromLongLong(given);
 }
 
+/* Whether whoever drains has come so near to the head of each ring that shrinks that hardly anything is lost. */
+static bool
+nearly_drained(const struct change *changes, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        const struct ot_writer *w = &ot_writers[i];
+        if (!changes[i].grows && w->mask + 1 != changes[i].slots &&
+            w->head - OT_LOAD_ACQUIRE(&w->ring->tail) > (w->mask + 1) / NEAR_PART)
+            return false;
+    }
+    return true;
+}
+
+/* What was not drained yet is overwritten by this, and counted so.  The marks are cleared for whoever reads them by the new size;
+ * a drain that is at work sees the change, and goes by its own notes of what it told. */
+void
+ot_buffers_turn(void)
+{
+    if (ot_rec.epoch == OT_CLOSED || ot_drain.mine || fitting)
+        return;
+    uint64_t buffers = OT_LOAD(&ot_rec.control->buffers), now = OT_LOAD(&ot_rec.control->buffers_now);
+    buffers = buffers < 24 ? buffers : 24;
+    if (buffers == now)
+        return;
+    struct change changes[OT_MAX_RINGS];
+    uint32_t count = plan(changes, buffers);
+    if (!nearly_drained(changes, count) && ++waited < PATIENCE)
+        return;
+    waited = 0;
+    if (reserve(changes, count) != 0) { /* no space: as it is */
+        punch(changes, count, true);
+        OT_STORE(&ot_rec.control->buffers, now);
+        return;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        struct ot_writer *w = &ot_writers[i];
+        if (w->mask + 1 == changes[i].slots)
+            continue;
+        memset(w->marks, 0, w->configured);
+        set_size(w, changes[i].slots);
+    }
+    OT_STORE(&ot_rec.control->buffers_now, buffers);
+    punch(changes, count, false);
+}
+
 void
 ot_buffers_open(void)
 {
     fitting = false;
+    waited = 0;
 }

@@ -23,6 +23,8 @@ bool ot_buffers_possible(uint64_t buffers);
 uint64_t ot_buffers_bytes(uint64_t buffers);
 
 void ot_buffers_open(void); /* a new segment; GIL held */
+/* GIL held, where another process drains: fit the rings, when little of them is lost by it. */
+void ot_buffers_turn(void);
 PyObject *ot_fit_buffers(PyObject *module, PyObject *ignored);
 
 #endif

@@ -1,7 +1,10 @@
 #include "drain.h"
 
+#include "adopt.h"
 #include "doubles.h"
 #include "meter.h"
+#include "progress.h"
+#include "pulses.h"
 #include "ring.h"
 #include "rules.h"
 #include "select.h"
@@ -59,7 +62,14 @@ static void
 calibrate(void)
 {
     struct ot_control *c = ot_rec.control;
+    if (ot_rec.foreign) { /* its ticks stand still, and so does what was known of them */
+        ot_drain.now_ns = ot_nanoseconds(CLOCK_MONOTONIC);
+        return;
+    }
     ot_clock_calibrate(&ot_drain.calibration);
+    if (ot_rec.adopted)
+        ot_adopt_calibrate(&ot_drain.calibration);
+    ot_drain.now_ns = ot_drain.calibration.anchor.mono_ns;
     uint64_t bits = ot_bits_of(ot_drain.calibration.ns_per_tick);
     OT_STORE(&ns_per_tick_bits, bits);
     uint64_t seq = c->calibration;
@@ -102,7 +112,7 @@ take_stock(void)
 static void
 rotate(void)
 {
-    uint64_t now = ot_drain.calibration.anchor.mono_ns / 1000000000ULL;
+    uint64_t now = ot_drain.now_ns / 1000000000ULL;
     int guard = 0;
     for (; ot_drain.second < now && guard < 70; guard++, ot_drain.second++) {
         tick_all(ot_drain.probes, OT_MAX_PROBES, ot_drain.second);
@@ -113,13 +123,14 @@ rotate(void)
         take_stock();
 }
 
-static void
-publish(void)
+void
+ot_drain_publish(void)
 {
     struct ot_accounts *a = ot_rec.accounts;
     uint64_t overwritten[OT_TIERS] = {0}, drained[OT_TIERS] = {0}, values_overwritten = 0, values_drained = 0;
-    uint32_t rings = OT_LOAD_ACQUIRE(&ot_rec.header->ring_count);
-    for (uint32_t i = 0; i < rings && i < OT_MAX_RINGS; i++) {
+    for (uint32_t i = 0; i < ot_drain.rings; i++) {
+        if (ot_writers[i].ring == NULL)
+            continue;
         for (int t = 0; t < OT_TIERS; t++) {
             overwritten[t] += ot_writers[i].overwritten[t];
             drained[t] += ot_writers[i].ring->drained[t];
@@ -160,17 +171,18 @@ plan(double since_us)
 static uint64_t
 pass(bool everything)
 {
-    if (!ot_drain.open)
+    if (!ot_drain.open || !ot_drain.mine || ot_drain.fresh || (ot_rec.adopted && !ot_adopt_whole()))
         return 0;
     uint64_t began = thread_cpu_ns(), handled;
-    uint64_t before_ns = ot_drain.calibration.anchor.mono_ns;
+    uint64_t before_ns = ot_drain.now_ns;
     ot_drain.used = 0;
     calibrate();
     rotate();
-    double since_us = (double)(ot_drain.calibration.anchor.mono_ns - before_ns) * 1e-3;
+    ot_pulse_due(ot_drain.now_ns);
+    double since_us = (double)(ot_drain.now_ns - before_ns) * 1e-3;
     handled = ot_select_pass(everything, since_us * 1e-6);
     plan(since_us);
-    publish();
+    ot_drain_publish();
     OT_STORE(&ot_drain.heap_bytes, ot_drain.aggregate_bytes + ot_traces_bytes() + ot_drain.kept_bytes +
                                        (uint64_t)ot_drain.kept_room * sizeof *ot_drain.kept);
     ot_drain.passes++;
@@ -200,15 +212,27 @@ ot_drain_heap_bytes(void)
     return OT_LOAD(&ot_drain.heap_bytes);
 }
 
+uint32_t
+ot_drain_rings(void)
+{
+    uint32_t count = OT_LOAD_ACQUIRE(&ot_rec.header->ring_count);
+    for (; ot_drain.rings < count && ot_drain.rings < OT_MAX_RINGS; ot_drain.rings++) {
+        if (!ot_rec.adopted || ot_adopt_ring(ot_drain.rings))
+            ot_select_take(ot_drain.rings);
+    }
+    if (ot_rec.adopted)
+        ot_adopt_extents();
+    return ot_drain.rings;
+}
+
 void
 ot_drain_look(void)
 {
     if (!ot_drain.open)
         return;
     uint64_t total[OT_TIERS] = {0};
-    uint32_t rings = OT_LOAD_ACQUIRE(&ot_rec.header->ring_count);
-    for (uint32_t i = 0; i < rings && i < OT_MAX_RINGS; i++) {
-        for (int t = 0; t < OT_TIERS; t++)
+    for (uint32_t i = 0, rings = ot_drain_rings(); i < rings; i++) {
+        for (int t = 0; t < OT_TIERS && ot_writers[i].ring != NULL; t++)
             total[t] += OT_LOAD(&ot_rec.rings[i].recorded[t]);
     }
     for (int t = 0; t < OT_TIERS; t++) {
@@ -284,6 +308,7 @@ ot_drain_start(PyObject *Py_UNUSED(module), PyObject *period)
     }
     ot_drain_lock();
     ot_drain.period_ms = ms;
+    ot_drain.fresh = false;
     int error = 0;
     if (!ot_drain.running) {
         ot_drain.stopping = false;
@@ -298,8 +323,8 @@ ot_drain_start(PyObject *Py_UNUSED(module), PyObject *period)
     Py_RETURN_NONE;
 }
 
-static void
-stop_thread(void)
+void
+ot_drain_stop_thread(void)
 {
     ot_drain_lock();
     bool running = ot_drain.running;
@@ -317,7 +342,7 @@ stop_thread(void)
 PyObject *
 ot_drain_stop(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(timeout))
 {
-    stop_thread();
+    ot_drain_stop_thread();
     Py_RETURN_TRUE;
 }
 
@@ -330,6 +355,7 @@ ot_drain_now(PyObject *Py_UNUSED(module), PyObject *args)
     uint64_t handled;
     Py_BEGIN_ALLOW_THREADS
         pthread_mutex_lock(&ot_drain.lock);
+        ot_drain.fresh = false;
         handled = pass(decide != 0);
         pthread_mutex_unlock(&ot_drain.lock);
     Py_END_ALLOW_THREADS
@@ -356,13 +382,14 @@ static void
 after_fork_in_child(void)
 {
     OT_STORE(&ot_rec.epoch, OT_CLOSED);
+    OT_STORE(&ot_rec.mapped, OT_CLOSED);
     pthread_mutex_init(&ot_drain.lock, NULL);
     pthread_rwlock_init(&ot_mapping, NULL);
     pthread_rwlock_init(&ot_sharing, NULL);
     ot_condition_make(&ot_drain.wake);
     ot_kept_start();
     ot_drain.running = false;
-    ot_drain.open = false;
+    ot_drain.open = ot_drain.mine = false;
 }
 
 int
@@ -376,6 +403,19 @@ ot_drain_start_module(void)
         return -1;
     }
     return 0;
+}
+
+void
+ot_drain_heap_forget(void)
+{
+    ot_kept_clear();
+    memset(&ot_drain.settled, 0, sizeof ot_drain.settled);
+    ot_drain.kept_limit = ot_drain.kept_configured = 0;
+    ot_drain.kept_bytes_limit = 0;
+    ot_drain.rings = 0;
+    ot_drain.fresh = false;
+    ot_select_forget();
+    ot_rules_forget();
 }
 
 static void
@@ -392,16 +432,11 @@ forget(void)
     free(ot_drain.last_instruments);
     ot_drain.last_instruments = NULL;
     ot_drain.last_instrument_count = 0;
-    ot_kept_clear();
-    memset(&ot_drain.settled, 0, sizeof ot_drain.settled);
+    ot_drain_heap_forget();
     ot_drain.values_drained = ot_drain.values_overwritten = ot_drain.text_overwritten = 0;
     ot_drain.passes = ot_drain.cpu_ns = 0;
-    ot_drain.kept_limit = ot_drain.kept_configured = 0;
-    ot_drain.kept_bytes_limit = 0;
     memset(ot_drain.classes, 0, sizeof ot_drain.classes);
     ot_drain.operations = ot_drain.heap_bytes = ot_drain.aggregate_bytes = 0;
-    ot_select_forget();
-    ot_rules_forget();
     ot_shared_forget();
 }
 
@@ -413,33 +448,67 @@ ot_drain_open(void)
     ot_shared_own();
     ot_drain.open = true;
     ot_drain.start_unix_ns = ot_rec.opened_unix_ns;
+    ot_drain_calibration(&ot_drain.calibration);
     calibrate();
-    ot_drain.second = ot_drain.calibration.anchor.mono_ns / 1000000000ULL;
+    ot_drain.second = ot_drain.now_ns / 1000000000ULL;
+    ot_pulses_forget();
+    ot_drain_begin(ot_rec.adopted ? OT_HOST_AGENT : OT_HOST_EMBEDDED);
+    ot_drain.fresh = ot_rec.adopted;
     ot_drain_unlock();
 }
 
-void
-ot_drain_close(void)
+/* What was kept and never taken is lost to the exporters, and so accounted for. */
+static void
+refuse_the_rest(void)
 {
-    stop_thread();
-    ot_drain_lock();
-    ot_drain_decide_all();
-    ot_drain_look();
-    /* what was kept and never taken is lost to the exporters, and so accounted for */
     struct ot_kept lost;
     while (ot_kept_take(&lost, 1) > 0) {
         ot_drain.settled.refused[lost.slot.tier % OT_TIERS]++;
+        ot_progress_settle(lost.ring, lost.n, lost.slot.tier % OT_TIERS, lost.told, OT_MARK_REFUSED);
         free(lost.blocks.data);
     }
-    publish();
+    for (uint32_t i = 0; i < ot_drain.rings; i++)
+        ot_progress_end(i);
+    ot_drain_publish();
+}
+
+static void
+keep_numbers(void)
+{
     uint32_t count = ot_rec.header->instrument_count;
+    count = count < OT_MAX_INSTRUMENTS ? count : OT_MAX_INSTRUMENTS;
     ot_drain.last_instruments = malloc(sizeof *ot_drain.last_instruments * (count + 1));
     if (ot_drain.last_instruments != NULL) {
         memcpy(ot_drain.last_instruments, ot_rec.instruments, sizeof *ot_drain.last_instruments * count);
         ot_drain.last_instrument_count = count;
     }
-    ot_drain.open = false;
+}
+
+void
+ot_drain_close(void)
+{
+    ot_drain_stop_thread();
+    ot_drain_lock();
+    ot_drain.fresh = false;
+    if (!ot_drain.mine) {
+        struct ot_settled told;
+        ot_drain_told(&told);
+        ot_drain.settled = told;
+    }
+    else if (ot_rec.adopted && !ot_rec.inherited) {
+        ot_drain_end();
+    }
+    else {
+        ot_drain_decide_all();
+        ot_drain_look();
+        refuse_the_rest();
+        OT_STORE(&ot_rec.control->drained_by, 0);
+    }
+    ot_pulses_forget();
+    keep_numbers();
+    ot_drain.open = ot_drain.mine = false;
     ot_rules_forget();
+    ot_select_forget();
     ot_shared_forget();
     ot_drain_unlock();
 }

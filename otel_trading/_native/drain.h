@@ -12,6 +12,9 @@
 /* A span that goes to the exporters. */
 struct ot_kept {
     struct ot_slot slot;
+    uint64_t n;   /* its record's number … */
+    uint8_t ring; /* … in this ring */
+    uint8_t told; /* OT_MARK_*: what its mark says, NONE or SENT */
     uint64_t start_ns;
     uint64_t end_ns;
     struct ot_blocks blocks; /* owned */
@@ -37,7 +40,12 @@ struct ot_drain {
     pthread_t thread;
     bool running;
     bool stopping;
-    bool open; /* a segment is there to be drained */
+    bool open;       /* a segment is there to be drained */
+    bool mine;       /* by this process */
+    bool fresh;      /* taken over, and nobody has said yet what is to be kept: nothing is decided */
+    uint64_t term;   /* +1 each time that this process begins or ends to drain */
+    uint32_t rings;  /* of the segment's that are known here */
+    uint64_t now_ns; /* CLOCK_MONOTONIC of the pass */
     uint64_t period_ms;
     uint64_t wait_us; /* until the thread's next pass: sooner than the period where rings fill fast */
     double used;      /* part of the fullest ring that was used up between the last two passes */
@@ -81,13 +89,23 @@ void ot_drain_calibration(struct ot_calibration *calibration);
 
 void ot_drain_lock(void); /* with the GIL held; gives it up meanwhile */
 void ot_drain_unlock(void);
-uint64_t ot_drain_pass(void);   /* with the lock held; records handled */
-void ot_drain_decide_all(void); /* likewise: a pass after which nothing waits for its verdict */
-void ot_drain_look(void);       /* with the lock held: settled.recorded from the rings */
+uint64_t ot_drain_pass(void);    /* with the lock held; records handled */
+void ot_drain_decide_all(void);  /* likewise: a pass after which nothing waits for its verdict */
+void ot_drain_look(void);        /* with the lock held: settled.recorded from the rings */
+void ot_drain_stop_thread(void); /* GIL held, given up meanwhile */
+void ot_drain_heap_forget(void); /* likewise: what is settled, waits, or is kept; the aggregates stay */
+void ot_drain_publish(void);     /* with the lock held: the accounts */
+uint32_t ot_drain_rings(void);   /* with the lock held: their number; new ones are taken over */
+/* With the lock held: take all rings over, as the segment tells of them. */
+void ot_drain_begin(unsigned host);
+/* Likewise: this process drains no longer; what it has is left to the next one. */
+void ot_drain_end(void);
+/* Likewise: what the segment tells of a drain that is another process's. */
+void ot_drain_told(struct ot_settled *s);
 
 /* kept.c, with the lock held */
 /* False: the queue is full. */
-bool ot_kept_push(const struct ot_slot *slot, struct ot_writer *w, uint64_t start_ns, uint64_t end_ns,
+bool ot_kept_push(const struct ot_slot *slot, const struct ot_writer *w, uint64_t n, uint64_t start_ns, uint64_t end_ns,
                   uint16_t threshold);
 /* Move up to `count` of the oldest to `to`, which takes them over; how many. */
 uint32_t ot_kept_take(struct ot_kept *to, uint32_t count);
@@ -104,6 +122,11 @@ PyObject *ot_share(PyObject *module, PyObject *fd);
 PyObject *ot_pin(PyObject *module, PyObject *trace_id);
 PyObject *ot_await_kept(PyObject *module, PyObject *args);
 PyObject *ot_wake(PyObject *module, PyObject *ignored);
+PyObject *ot_drain_give(PyObject *module, PyObject *ignored);
+PyObject *ot_drain_take(PyObject *module, PyObject *ignored);
+PyObject *ot_await_host(PyObject *module, PyObject *args);
+PyObject *ot_ask_host(PyObject *module, PyObject *args);
+void ot_host_wake(void); /* have await_host look */
 PyObject *ot_settle(PyObject *module, PyObject *args);
 PyObject *ot_accounts(PyObject *module, PyObject *ignored);
 PyObject *ot_snapshot(PyObject *module, PyObject *ignored);

@@ -135,6 +135,42 @@ share_of(uint64_t buffers)
     return 1.0 / (double)(1ULL << (buffers < 63 ? buffers : 63));
 }
 
+static double
+share_of_word(uint64_t word)
+{
+    return word & OT_TIER_ON ? 1 - (double)(word >> 8) / (double)(1ULL << OT_SAMPLE_BITS) : 0;
+}
+
+void
+ot_enforcer_resume(void)
+{
+    const struct ot_control *c = ot_rec.control;
+    const struct ot_readings *r = ot_rec.readings;
+    uint64_t mode = OT_LOAD(&c->mode), buffers = OT_LOAD(&c->buffers);
+    ot_enforcer_open();
+    for (unsigned b = 0; b < OT_BUDGETS; b++)
+        enforcer.violations[b] = OT_LOAD(&r->violations[b]);
+    enforcer.in_a_row = OT_LOAD(&r->in_a_row);
+    struct step before = now_is(OT_BUDGET_CPU, NAN, NAN);
+    bool shed = false;
+    for (unsigned t = 1; t < OT_TIERS; t++) {
+        double left = mode_rate(mode < OT_MODES ? (unsigned)mode : OT_MODE_NORMAL, t);
+        double rate =
+            left > 0 ? share_of_word(OT_LOAD(&c->shed[t])) / left : 1; /* what the mode takes all of is not known */
+        if (rate < 1 - 1e-9) {
+            enforcer.rate[t] = rate;
+            shed = true;
+        }
+    }
+    if (shed)
+        push(&enforcer.rates, &before);
+    buffers = buffers < MOST_STEPS ? buffers : MOST_STEPS;
+    for (uint64_t b = 0; b < buffers; b += OT_BUFFERS_STEP) {
+        struct step s = {.budget = OT_BUDGET_MEMORY, .buffers = b, .figure = NAN, .limit = NAN};
+        push(&enforcer.buffers, &s);
+    }
+}
+
 /* ---- steps; false: nothing is left that could be given up ---- */
 
 static bool

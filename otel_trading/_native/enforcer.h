@@ -5,6 +5,8 @@
 #include "governor.h"
 
 void ot_enforcer_open(void);
+/* Go on with what another governor has given up: what it shed comes back as one step, the rings' sizes as they went. */
+void ot_enforcer_resume(void);
 /* One tick with this mode in force; a step may lead to another one, which it returns. */
 unsigned ot_enforcer_tick(const struct ot_allowed *rules, const struct ot_sight *sight, unsigned mode);
 /* shed and tier words, as mode, steps, people and rollout leave them. */

@@ -36,6 +36,20 @@ ot_engine_open(void)
     memset(&engine, 0, sizeof engine);
 }
 
+void
+ot_engine_resume(void)
+{
+    const struct ot_control *page = ot_rec.control;
+    uint64_t mode = OT_LOAD(&page->mode), forced = OT_LOAD(&page->forced);
+    ot_engine_open();
+    engine.in_force = mode < OT_MODES ? (unsigned)mode : OT_MODE_NORMAL;
+    engine.forced = forced >= 1 && forced <= OT_MODES;
+    if (!engine.forced && engine.in_force != OT_MODE_NORMAL) {
+        engine.mode = engine.in_force;
+        engine.reason = (unsigned)OT_LOAD(&page->mode_reason);
+    }
+}
+
 /* What the readings ask for, with thresholds lower by the margin; NaN asks for nothing. */
 static struct cause
 asked(const struct ot_allowed *r, const struct ot_sight *s, double margin)

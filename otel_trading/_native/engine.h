@@ -5,6 +5,8 @@
 #include "governor.h"
 
 void ot_engine_open(void);
+/* Go on with the mode that another governor has left in force. */
+void ot_engine_resume(void);
 /* One tick: the mode into the control page, decisions of it; the mode in force. */
 unsigned ot_engine_tick(const struct ot_allowed *rules, const struct ot_sight *sight);
 /* Recording adds more to an operation than it may: EMERGENCY for a dwell at least.  The mode in force. */

@@ -8,6 +8,7 @@
 #include <sys/prctl.h>
 #endif
 
+#include "adopt.h"
 #include "buffers.h"
 #include "doubles.h"
 #include "enforcer.h"
@@ -16,6 +17,7 @@
 #include "market.h"
 #include "meter.h"
 #include "pressure.h"
+#include "processors.h"
 #include "threads.h"
 
 /* Everything is used with `lock` held, which is never waited for while the GIL is held, and which is taken before the
@@ -29,6 +31,12 @@ static struct {
     bool open;   /* a segment is there */
     bool begun;  /* its pressure and what else a tick needs is set up */
     bool active; /* as of the last tick */
+    uint64_t
+        ticks; /* as this governor has written them: another number is another governor's, which this one follows */
+    uint64_t generation; /* of the control page, as of the last tick, */
+    uint64_t forced;     /* likewise */
+    double whole;        /* when that was, CLOCK_MONOTONIC in s */
+    double in_vain;      /* when the processors' load last made one come sooner */
 } governor = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* Those that wait for decisions have a lock of their own, so that wake() never waits for a tick. */
@@ -102,7 +110,7 @@ publish(const struct ot_sight *s)
     uint64_t seq = OT_LOAD(&r->seq);
     OT_STORE(&r->seq, seq + 1);
     OT_FENCE_RELEASE();
-    OT_STORE(&r->ticks, r->ticks + 1);
+    OT_STORE(&r->ticks, ++governor.ticks);
     OT_STORE(&r->unix_ns, ot_nanoseconds(CLOCK_REALTIME));
     const double values[] = {s->cpu_load, s->memory_load, s->cpu_stall, s->memory_stall, s->volatility, s->volume};
     uint64_t *to[] = {&r->cpu_load, &r->memory_load, &r->cpu_stall, &r->memory_stall, &r->volatility, &r->volume};
@@ -153,18 +161,43 @@ rest(void)
     ring_the_bell();
 }
 
+/* The memory load from which a heavier mode is entered than the one in force. */
+static double
+memory_of_interest(const struct ot_allowed *r)
+{
+    uint64_t mode = OT_LOAD(&ot_rec.control->mode);
+    return mode == OT_MODE_EMERGENCY ? INFINITY : mode == OT_MODE_STRESSED ? r->emergency_memory : r->stressed_memory;
+}
+
 static void
 begin(void)
 {
     governor.begun = true;
-    ot_pressure_open();
+    ot_pressure_open(ot_rec.adopted ? OT_LOAD(&ot_rec.header->pid) : 0);
+}
+
+/* Has the file still all of its pages?  Another process's may lose them. */
+static bool
+readable(void)
+{
+    return !ot_rec.adopted || ot_adopt_whole();
+}
+
+/* Another process has governed this segment before, or meanwhile: what it left in force goes on. */
+static void
+resume(void)
+{
+    governor.ticks = OT_LOAD(&ot_rec.readings->ticks);
+    ot_engine_resume();
+    ot_enforcer_resume();
+    ot_meter_resume();
 }
 
 /* With the lock held. */
 static void
 tick(const struct stand_ins *given)
 {
-    if (!governor.open)
+    if (!governor.open || !readable())
         return;
     if (OT_LOAD(&ot_rec.policy->active) == 0) {
         if (governor.active)
@@ -173,6 +206,8 @@ tick(const struct stand_ins *given)
     }
     if (!governor.begun)
         begin();
+    if (OT_LOAD(&ot_rec.readings->ticks) != governor.ticks)
+        resume();
     governor.active = true;
     struct ot_allowed rules;
     struct ot_sight sight = {.now = (double)ot_nanoseconds(CLOCK_MONOTONIC) * 1e-9};
@@ -180,7 +215,7 @@ tick(const struct stand_ins *given)
     read_rules(&rules);
     if (given != NULL && given->given[0])
         sight.now = given->value[0];
-    ot_pressure_tick(&sight);
+    ot_pressure_tick(&sight, memory_of_interest(&rules));
     ot_market_tick(&rules, &sight);
     ot_meter_tick(&rules, &sight);
     stand_in(given, &sight);
@@ -190,11 +225,15 @@ tick(const struct stand_ins *given)
     ot_enforcer_words(mode);
     ot_keep_plan(sight.now, rules.budget[OT_BUDGET_NETWORK][mode]);
     publish(&sight);
+    governor.generation = OT_LOAD(&ot_rec.control->generation);
+    governor.forced = OT_LOAD(&ot_rec.control->forced);
     if (OT_LOAD(&ot_rec.readings->decisions) != decisions || !rings_fit())
         ring_the_bell();
 }
 
 /* ---- the thread ---- */
+
+#define SLACK_NS 1000000UL /* that a wake-up may be late, so that the kernel can have it with others */
 
 /* It has to run under the very load that it looks for, so it is as nice as others; and it does not take the processor from
  * a thread that trades when it wakes. */
@@ -204,20 +243,81 @@ introduce(void)
 #if defined(__linux__)
     struct sched_param none = {0};
     (void)prctl(PR_SET_NAME, "otel-budget");
+    (void)prctl(PR_SET_TIMERSLACK, SLACK_NS);
     (void)sched_setscheduler(0, SCHED_BATCH, &none);
 #endif
     (void)ot_meter_thread(OT_METER_GOVERNOR);
 }
 
-/* s until the next tick: a quarter of the period where the load has just risen, so that a mode is entered within two; twice
- * the period in EMERGENCY, as there is no heavier mode to be entered, and the ticks cost too. */
-static double
-period(void)
+/* Of the policy's period: between two looks, between two whole ticks, and between those in EMERGENCY.  Most of what a look costs
+ * is that a thread wakes up for it. */
+#define LOOK 0.8
+#define WHOLE 1.6
+#define CALM 4.0
+#define SOON 0.25 /* where the load has just risen, so that a mode is entered within two looks */
+
+/* s between two looks, and between two whole ticks.  In between, the processors alone are looked at, so that a heavier mode is
+ * entered soon; in EMERGENCY there is none to be entered. */
+struct pace {
+    double look;
+    double whole;
+};
+
+static struct pace
+pace(void)
 {
     double s = governor.open ? rule(&ot_rec.policy->period, 0.001, 0.05) : 0.05;
-    return governor.open && OT_LOAD(&ot_rec.control->mode) == OT_MODE_EMERGENCY ? s * 2
-           : ot_pressure_rises()                                                ? s / 4
-                                                                                : s;
+    s = s < 3600 ? s : 3600;
+    if (!governor.open || !governor.active)
+        return (struct pace){s, s};
+    if (OT_LOAD(&ot_rec.control->mode) == OT_MODE_EMERGENCY)
+        return (struct pace){s * CALM, s * CALM};
+    bool soon = ot_processors_rise();
+    if (ot_processors_glances())
+        return (struct pace){s * (soon ? SOON : LOOK), s * WHOLE};
+    return (struct pace){s * (soon ? SOON : 1), s * (soon ? SOON : 1)};
+}
+
+/* Would the load of the processors have a heavier mode entered? */
+static bool
+presses(uint64_t mode, double load)
+{
+    const uint64_t *place = mode < OT_MODE_STRESSED ? &ot_rec.policy->enter[0] : &ot_rec.policy->enter[1];
+    return load > rule(place, 0, INFINITY);
+}
+
+/* Is there more to be done than to look? */
+static bool
+due(double now, const struct pace *p)
+{
+    if (!governor.open || !governor.begun || !governor.active || OT_LOAD(&ot_rec.policy->active) == 0 ||
+        !(now - governor.whole < p->whole - p->look / 4))
+        return true;
+    if (OT_LOAD(&ot_rec.control->generation) != governor.generation ||
+        OT_LOAD(&ot_rec.control->forced) != governor.forced)
+        return true;
+    uint64_t mode = OT_LOAD(&ot_rec.control->mode);
+    if (mode == OT_MODE_EMERGENCY || governor.forced != 0 || !presses(mode, ot_processors_glance(now)) ||
+        now - governor.in_vain < p->whole)
+        return false;
+    governor.in_vain = now; /* forgotten with the mode, if it is not */
+    return true;
+}
+
+static void
+look_or_tick(void)
+{
+    double now = (double)ot_nanoseconds(CLOCK_MONOTONIC) * 1e-9;
+    if (!readable())
+        return;
+    struct pace p = pace();
+    if (!due(now, &p))
+        return;
+    uint64_t before = governor.open ? OT_LOAD(&ot_rec.control->mode) : 0;
+    tick(NULL);
+    governor.whole = now;
+    if (governor.open && OT_LOAD(&ot_rec.control->mode) != before)
+        governor.in_vain = -INFINITY;
 }
 
 static void *
@@ -226,11 +326,11 @@ run(void *Py_UNUSED(argument))
     introduce();
     pthread_mutex_lock(&governor.lock);
     uint64_t next = ot_nanoseconds(CLOCK_MONOTONIC);
+    governor.whole = governor.in_vain = -INFINITY;
     while (!governor.stopping) {
-        tick(NULL);
-        double seconds = period();
+        look_or_tick();
         uint64_t now = ot_nanoseconds(CLOCK_MONOTONIC);
-        next += (uint64_t)((seconds < 3600 ? seconds : 3600) * 1e9);
+        next += (uint64_t)((readable() ? pace().look : 1) * 1e9);
         next = next > now ? next : now; /* what was missed is not made up for */
         struct timespec until = {(time_t)(next / 1000000000ULL), (long)(next % 1000000000ULL)};
         int woken = 0;
@@ -347,7 +447,7 @@ something(uint64_t number, uint64_t *count, uint64_t *until)
 {
     bool told = false;
     pthread_rwlock_rdlock(&ot_mapping);
-    if (OT_LOAD(&ot_rec.epoch) != OT_CLOSED) {
+    if (OT_LOAD(&ot_rec.mapped) != OT_CLOSED) { /* own or adopted */
         *count = OT_LOAD_ACQUIRE(&ot_rec.readings->decisions);
         told = *count > number;
         if (!told && !rings_fit()) {
@@ -405,7 +505,7 @@ ot_await_decision_wake(void)
 PyObject *
 ot_mode(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 {
-    uint64_t mode = ot_rec.epoch != OT_CLOSED ? OT_LOAD(&ot_rec.control->mode) : OT_MODE_NORMAL;
+    uint64_t mode = ot_rec.mapped != OT_CLOSED ? OT_LOAD(&ot_rec.control->mode) : OT_MODE_NORMAL;
     return PyLong_FromUnsignedLong(mode < OT_MODES ? (unsigned long)mode : OT_MODE_NORMAL);
 }
 
@@ -453,11 +553,12 @@ ot_governor_open(void)
     lock_governor();
     governor.open = true;
     governor.begun = governor.active = false;
+    governor.ticks = 0;
     ot_buffers_open();
     ot_engine_open();
     ot_enforcer_open();
     ot_market_open();
-    ot_meter_open();
+    ot_meter_open(ot_rec.adopted);
     pthread_mutex_unlock(&governor.lock);
 }
 
@@ -468,6 +569,7 @@ ot_governor_close(void)
     lock_governor();
     governor.open = governor.begun = false;
     ot_pressure_close();
+    ot_meter_close();
     pthread_mutex_unlock(&governor.lock);
     ring_the_bell();
 }
@@ -476,4 +578,5 @@ void
 ot_governor_forked(void)
 {
     ot_pressure_close(); /* this process's descriptors */
+    ot_meter_close();
 }

@@ -46,9 +46,12 @@ open_below(const char *root, const char *name)
 
 /* The process's path of a controller ("" = version 2) into `path`; false: none. */
 static bool
-own_path(const char *root, const char *controller, char path[PATH_MAX])
+own_path(const char *root, unsigned pid, const char *controller, char path[PATH_MAX])
 {
-    FILE *f = open_below(root, "/proc/self/cgroup");
+    char of[64] = "/proc/self/cgroup";
+    if (pid != 0)
+        snprintf(of, sizeof of, "/proc/%u/cgroup", pid);
+    FILE *f = open_below(root, of);
     char line[PATH_MAX + 256];
     bool found = false;
     while (f != NULL && !found && fgets(line, sizeof line, f) != NULL) {
@@ -107,11 +110,11 @@ mounted(const char *root, const char *controller, char at[PATH_MAX], char shows[
 
 /* The directories from the process's own up to the mount's. */
 static void
-climb(struct ot_groups *g, const char *root, const char *controller)
+climb(struct ot_groups *g, const char *root, unsigned pid, const char *controller)
 {
     char own[PATH_MAX], at[PATH_MAX], shows[PATH_MAX], path[PATH_MAX];
     g->count = 0;
-    if (!own_path(root, controller, own) || !mounted(root, controller, at, shows))
+    if (!own_path(root, pid, controller, own) || !mounted(root, controller, at, shows))
         return;
     size_t shown = strcmp(shows, "/") == 0 ? 0 : strlen(shows);
     const char *below = strncmp(own, shows, shown) == 0 && (own[shown] == '/' || own[shown] == 0) ? own + shown : "";
@@ -131,9 +134,9 @@ climb(struct ot_groups *g, const char *root, const char *controller)
 }
 
 void
-ot_groups_find(struct ot_groups *g, const char *root, const char *controller, const char *probe)
+ot_groups_find(struct ot_groups *g, const char *root, unsigned pid, const char *controller, const char *probe)
 {
-    climb(g, root, "");
+    climb(g, root, pid, "");
     g->version = 0;
     for (int i = 0; i < g->count && g->version == 0; i++) {
         char path[PATH_MAX];
@@ -142,6 +145,6 @@ ot_groups_find(struct ot_groups *g, const char *root, const char *controller, co
     }
     if (g->version == 2)
         return;
-    climb(g, root, controller);
+    climb(g, root, pid, controller);
     g->version = g->count > 0 ? 1 : 0;
 }

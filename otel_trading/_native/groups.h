@@ -14,8 +14,9 @@ struct ot_groups {
     int version; /* 1, 2; 0: there is none */
 };
 
-/* `root`: what /proc and /sys are below of, "" for the real ones.  `controller`: "cpu", "cpuacct" or "memory"; version 2 is
+/* `root`: what /proc and /sys are below of, "" for the real ones.  `pid`: whose groups, 0 = this process's.  `controller`: "cpu", "cpuacct" or "memory"; version 2 is
  * where the file `probe` exists in one of its groups. */
-void ot_groups_find(struct ot_groups *groups, const char *root, const char *controller, const char *probe);
+void ot_groups_find(struct ot_groups *groups, const char *root, unsigned pid, const char *controller,
+                    const char *probe);
 
 #endif

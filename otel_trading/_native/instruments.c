@@ -5,6 +5,7 @@
 #include "doubles.h"
 #include "drain.h"
 #include "entry.h"
+#include "life.h"
 #include "names.h"
 #include "span.h"
 
@@ -188,6 +189,8 @@ instrument_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
               : type == &gauge_type ? OT_INSTRUMENT_GAUGE
                                     : OT_INSTRUMENT_HISTOGRAM;
     i->id = ot_instrument_register((PyObject *)i);
+    if (i->kind == OT_INSTRUMENT_GAUGE)
+        ot_life_gauge((PyObject *)i);
     return (PyObject *)i;
 }
 
@@ -226,6 +229,12 @@ static PyMethodDef histogram_methods[] = {{"record", histogram_record, METH_O, N
 INSTRUMENT(counter_type, "Counter", counter_methods);
 INSTRUMENT(gauge_type, "Gauge", gauge_methods);
 INSTRUMENT(histogram_type, "Histogram", histogram_methods);
+
+bool
+ot_is_gauge(PyObject *o)
+{
+    return Py_IS_TYPE(o, &gauge_type);
+}
 
 int
 ot_instruments_start(PyObject *module)

@@ -20,6 +20,7 @@ typedef struct {
 } ot_instrument_object;
 
 int ot_instruments_start(PyObject *module); /* once, at import */
+bool ot_is_gauge(PyObject *o);
 
 /* gc.callbacks: the pause of each collection */
 PyObject *ot_gc_callback(PyObject *module, PyObject *const *args, Py_ssize_t nargs);

@@ -270,13 +270,27 @@ ot_rules_verdict(const struct ot_selection *r, const struct ot_slot *s, uint32_t
     return t->state == OT_TRACE_KEPT ? OT_SPAN_KEPT : OT_SPAN_DROPPED;
 }
 
+void
+ot_rules_recall(const struct ot_selection *r, const struct ot_slot *s, bool kept)
+{
+    struct ot_trace *t = ot_trace_enter(s->trace_hi, s->trace_lo, r->moment);
+    if (t->state == OT_TRACE_WAITS)
+        ot_trace_decided(t);
+    else if (t->state == OT_TRACE_KEPT)
+        return;
+    t->state = kept ? OT_TRACE_KEPT : OT_TRACE_DROPPED;
+    t->threshold = 0;
+    t->tier = s->tier % OT_TIERS;
+}
+
 unsigned
 ot_rules_named(uint32_t probe)
 {
     const struct ot_probe *p = &ot_rec.probes[probe];
-    if (p->scope != 0 || p->name >= ot_rec.settings.max_names)
+    uint32_t name = OT_LOAD(&p->name);
+    if (p->scope != 0 || name >= ot_rec.settings.max_names)
         return 0;
-    struct ot_name n = ot_rec.names[p->name];
+    struct ot_name n = ot_rec.names[name];
     if (n.offset > ot_rec.text_bytes || n.bytes > ot_rec.text_bytes - n.offset)
         return 0;
     const char *text = (const char *)ot_rec.text + n.offset;
@@ -430,7 +444,7 @@ ot_pin(PyObject *Py_UNUSED(module), PyObject *trace_id)
     uint64_t id[2];
     if (ot_long_words(trace_id, id) < 0)
         return NULL;
-    if (ot_rec.epoch == OT_CLOSED || (id[0] | id[1]) == 0)
+    if (ot_rec.mapped == OT_CLOSED || (id[0] | id[1]) == 0)
         Py_RETURN_FALSE;
     uint64_t n = pins.written;
     if (n - OT_LOAD_ACQUIRE(&pins.read) >= PINS) { /* more of them than a pass takes: make one */
@@ -438,7 +452,7 @@ ot_pin(PyObject *Py_UNUSED(module), PyObject *trace_id)
         (void)ot_drain_pass();
         ot_drain_unlock();
         n = pins.written;
-        if (ot_rec.epoch == OT_CLOSED || n - OT_LOAD_ACQUIRE(&pins.read) >= PINS)
+        if (ot_rec.mapped == OT_CLOSED || n - OT_LOAD_ACQUIRE(&pins.read) >= PINS)
             Py_RETURN_FALSE;
     }
     pins.ids[n % PINS][0] = id[0];

@@ -5,6 +5,7 @@
 #include "bucket.h"
 #include "drain.h"
 #include "governor.h"
+#include "progress.h"
 #include "room.h"
 #include "threads.h"
 
@@ -36,10 +37,21 @@ place_of(uint32_t number)
     return &ot_drain.kept[(ot_drain.kept_first + number) % ot_drain.kept_room];
 }
 
-bool
-ot_kept_push(const struct ot_slot *slot, struct ot_writer *w, uint64_t start_ns, uint64_t end_ns, uint16_t threshold)
+/* Of the queue's room, what a tier may take: an eighth less than the tier before, so that where exporters hang the most
+ * important spans are the last to be refused. */
+static uint64_t
+share_of(uint64_t room, unsigned tier)
 {
-    if (ot_drain.kept_count >= ot_drain.kept_limit)
+    uint64_t share = room - room * tier / 8;
+    return share > 0 || room == 0 ? share : 1;
+}
+
+bool
+ot_kept_push(const struct ot_slot *slot, const struct ot_writer *w, uint64_t n, uint64_t start_ns, uint64_t end_ns,
+             uint16_t threshold)
+{
+    unsigned tier = slot->tier % OT_TIERS;
+    if (ot_drain.kept_count >= share_of(ot_drain.kept_limit, tier))
         return false;
     if (ot_drain.kept_count == ot_drain.kept_room && !make_room())
         return false;
@@ -48,13 +60,16 @@ ot_kept_push(const struct ot_slot *slot, struct ot_writer *w, uint64_t start_ns,
     if (slot->extra && slot->arena != 0) {
         ot_blocks_copy(w, slot->arena, &k->blocks);
         ot_drain.text_overwritten += k->blocks.gone;
-        if (ot_drain.kept_bytes + k->blocks.bytes > ot_drain.kept_bytes_limit) {
+        if (ot_drain.kept_bytes + k->blocks.bytes > share_of(ot_drain.kept_bytes_limit, tier)) {
             free(k->blocks.data);
             return false;
         }
         OT_STORE(&ot_drain.kept_bytes, ot_drain.kept_bytes + k->blocks.bytes);
     }
     k->slot = *slot;
+    k->n = n;
+    k->ring = (uint8_t)(w - ot_writers);
+    k->told = OT_MARK_NONE;
     k->start_ns = start_ns;
     k->end_ns = end_ns;
     k->threshold = threshold;
@@ -101,6 +116,7 @@ ot_keep_shrink(unsigned buffers)
     while (ot_drain.kept_count > limit) { /* the newest go, as those that find the queue full do */
         struct ot_kept *k = place_of(ot_drain.kept_count - 1);
         ot_drain.settled.refused[k->slot.tier % OT_TIERS]++;
+        ot_progress_settle(k->ring, k->n, k->slot.tier % OT_TIERS, k->told, OT_MARK_REFUSED);
         OT_STORE(&ot_drain.kept_bytes, ot_drain.kept_bytes - k->blocks.bytes);
         free(k->blocks.data);
         OT_STORE(&ot_drain.kept_count, ot_drain.kept_count - 1);
@@ -209,6 +225,7 @@ ot_wake(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
     pthread_cond_broadcast(&queue.came);
     pthread_mutex_unlock(&queue.lock);
     ot_await_decision_wake();
+    ot_host_wake();
     Py_RETURN_NONE;
 }
 
@@ -225,7 +242,9 @@ ot_keep(PyObject *Py_UNUSED(module), PyObject *args)
         return NULL;
     }
     ot_drain_lock();
-    ot_drain_decide_all(); /* what was recorded so far falls under what was said so far */
+    if (!ot_drain.fresh)
+        ot_drain_decide_all(); /* what was recorded so far falls under what was said so far */
+    ot_drain.fresh = false;
     OT_STORE(&ot_drain.kept_limit, (uint32_t)limit);
     ot_drain.kept_configured = (uint32_t)limit;
     OT_STORE(&ot_drain.kept_bytes_limit, bytes);
@@ -276,9 +295,14 @@ ot_accounts(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 {
     struct ot_settled s;
     ot_drain_lock();
-    (void)ot_drain_pass();
-    ot_drain_look();
-    s = ot_drain.settled;
+    if (ot_drain.open && !ot_drain.mine) {
+        ot_drain_told(&s);
+    }
+    else {
+        (void)ot_drain_pass();
+        ot_drain_look();
+        s = ot_drain.settled;
+    }
     ot_drain_unlock();
     PyObject *list = PyList_New(0);
     for (int t = 0; t < OT_TIERS && list != NULL; t++) {

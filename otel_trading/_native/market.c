@@ -30,25 +30,40 @@ struct course {
     bool begun;
 };
 
-static PyObject *places; /* dict: symbol → number; owned */
+/* A symbol that is known, in one of the places from its hash on.  One cache line of this table, one of the symbol and one of
+ * the page are what an update touches. */
+struct known {
+    PyObject *symbol; /* owned: an exact str; NULL = free */
+    Py_hash_t hash;
+    struct ot_market *place;
+};
+
+#define KNOWN (4 * OT_MARKETS) /* places, a power of two */
+
+static struct known known[KNOWN];
 static struct course courses[OT_MARKETS];
 static double sampled; /* when; NaN = not yet */
+
+uint64_t ot_market_newest_ns;
+
+static PyObject *in_python; /* owned: what market_data does with what is not plain; NULL = not yet asked for */
 
 static uint64_t condition_bits[2]; /* doubles, of market_condition; NaN = not told; atomic */
 
 int
 ot_market_start(void)
 {
-    places = PyDict_New();
     OT_STORE(&condition_bits[0], ot_bits_of(NAN));
     OT_STORE(&condition_bits[1], ot_bits_of(NAN));
-    return places != NULL ? 0 : -1;
+    return 0;
 }
 
 void
 ot_market_open(void)
 {
-    PyDict_Clear(places);
+    for (int i = 0; i < KNOWN; i++)
+        Py_CLEAR(known[i].symbol);
+    OT_STORE(&ot_market_newest_ns, 0);
     memset(courses, 0, sizeof courses);
     sampled = NAN;
 }
@@ -57,61 +72,72 @@ ot_market_open(void)
 
 /* The place of a symbol that is new; NULL where there is none, a fault. */
 static struct ot_market *
-new_place(PyObject *symbol)
+new_place(struct known *k, PyObject *symbol, Py_hash_t hash)
 {
     struct ot_header *h = ot_rec.header;
     uint32_t n = h->market_count;
-    PyObject *number = n < OT_MARKETS ? PyLong_FromUnsignedLong(n) : NULL;
-    if (number == NULL || PyDict_SetItem(places, symbol, number) < 0) {
-        Py_XDECREF(number);
+    PyObject *own = n < OT_MARKETS ? PyUnicode_FromObject(symbol) : NULL; /* an exact str, also of one of its kind */
+    if (own == NULL) {
         PyErr_Clear();
         ot_fault();
         return NULL;
     }
-    Py_DECREF(number);
     struct ot_market *m = &ot_rec.markets[n];
-    m->symbol = ot_name_id(symbol);
+    m->symbol = ot_name_id(own);
     m->price = ot_bits_of(NAN);
+    *k = (struct known){.symbol = own, .hash = hash, .place = m};
     OT_STORE_RELEASE(&h->market_count, n + 1);
     return m;
 }
 
-/* 0, or -1 with TypeError set. */
-static int
-number_of(PyObject *value, double *d)
+static bool
+same_text(PyObject *a, PyObject *b)
 {
-    *d = PyFloat_CheckExact(value) ? PyFloat_AS_DOUBLE(value) : PyFloat_AsDouble(value);
-    return *d == -1.0 && PyErr_Occurred() ? -1 : 0;
+    return PyUnicode_GET_LENGTH(a) == PyUnicode_GET_LENGTH(b) && PyUnicode_KIND(a) == PyUnicode_KIND(b) &&
+           memcmp(PyUnicode_DATA(a), PyUnicode_DATA(b), (size_t)PyUnicode_GET_LENGTH(a) * PyUnicode_KIND(a)) == 0;
 }
 
-PyObject *
-ot_market_data(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs)
+/* The place of a symbol, a str; NULL: there is none left, a fault. */
+static inline struct ot_market *
+place_of(PyObject *symbol)
 {
-    double price, volume;
-    if (OT_UNLIKELY(nargs != 4 || !PyUnicode_Check(args[0]) || !PyLong_Check(args[1]))) {
-        PyErr_SetString(PyExc_TypeError, "market() takes a str, an int and two floats");
-        return NULL;
+    /* of the text itself, whatever a kind of str makes of its own hash */
+    Py_hash_t hash = ((PyASCIIObject *)symbol)->hash;
+    if (OT_UNLIKELY(hash == -1))
+        hash = PyUnicode_Type.tp_hash(symbol);
+    for (size_t i = (size_t)hash;; i++) { /* there are always free ones: a quarter of them is taken at most */
+        struct known *k = &known[i % KNOWN];
+        if (OT_LIKELY(k->symbol == symbol))
+            return k->place;
+        if (k->symbol == NULL)
+            return new_place(k, symbol, hash);
+        if (k->hash == hash && same_text(k->symbol, symbol))
+            return k->place;
     }
-    if (number_of(args[2], &price) < 0 || number_of(args[3], &volume) < 0)
-        return NULL;
-    if (OT_UNLIKELY(ot_writer_here() == NULL || !(OT_LOAD(&ot_rec.control->switches) & OT_SWITCH_RECORD)))
-        Py_RETURN_NONE;
-    PyObject *known = PyDict_GetItemWithError(places, args[0]);
-    if (OT_UNLIKELY(known == NULL && PyErr_Occurred()))
-        return NULL;
-    struct ot_market *m = OT_LIKELY(known != NULL) ? &ot_rec.markets[PyLong_AsUnsignedLong(known)] : new_place(args[0]);
+}
+
+/* One update, all of it plain numbers; NaN: it has none.  A stamp below 0, an infinite price, and a volume below 0 are faults. */
+static inline void
+note(PyObject *symbol, int64_t exchange, double price, double volume)
+{
+    if (OT_UNLIKELY(ot_rec.epoch == OT_CLOSED) &&
+        ot_writer_here() == NULL) /* it needs no ring; a forked child reopens */
+        return;
+    if (OT_UNLIKELY(!(OT_LOAD(&ot_rec.control->switches) & OT_SWITCH_RECORD)))
+        return;
+    struct ot_market *m = place_of(symbol);
     if (OT_UNLIKELY(m == NULL))
-        Py_RETURN_NONE;
-    long long exchange = PyLong_AsLongLong(args[1]);
+        return;
     if (OT_UNLIKELY(exchange < 0)) {
-        PyErr_Clear();
         ot_fault();
         exchange = 0;
     }
     struct ot_calibration calibration;
     ot_drain_calibration(&calibration);
+    uint64_t now = ot_unix_ns(&calibration, ot_ticks());
     OT_STORE(&m->exchange_ns, (uint64_t)exchange);
-    OT_STORE(&m->received_ns, ot_unix_ns(&calibration, ot_ticks()));
+    OT_STORE(&m->received_ns, now);
+    OT_STORE(&ot_market_newest_ns, now);
     if (OT_LIKELY(isfinite(price)))
         OT_STORE(&m->price, ot_bits_of(price));
     else if (!isnan(price))
@@ -122,6 +148,127 @@ ot_market_data(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t na
     else if (!isnan(volume))
         ot_fault();
     OT_STORE(&m->updates, m->updates + 1);
+}
+
+/* ---- from Python ---- */
+
+/* 0, or -1 with an exception set; a number's own code may run, and do anything. */
+static inline int
+number_of(PyObject *value, double *d)
+{
+    *d = PyFloat_CheckExact(value) ? PyFloat_AS_DOUBLE(value) : PyFloat_AsDouble(value);
+    return *d == -1.0 && PyErr_Occurred() ? -1 : 0;
+}
+
+PyObject *
+ot_market(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs)
+{
+    double price, volume;
+    if (OT_UNLIKELY(nargs != 4 || !PyUnicode_Check(args[0]) || !PyLong_Check(args[1]))) {
+        PyErr_SetString(PyExc_TypeError, "market() takes a str, an int and two floats");
+        return NULL;
+    }
+    if (number_of(args[2], &price) < 0 || number_of(args[3], &volume) < 0)
+        return NULL;
+    long long exchange = PyLong_AsLongLong(args[1]);
+    if (OT_UNLIKELY(exchange == -1))
+        PyErr_Clear();
+    note(args[0], exchange, price, volume);
+    Py_RETURN_NONE;
+}
+
+#define NS_IN_MS 1000000LL
+
+/* A stamp in ms, an int, a float or None, in ns; false: it is nothing of the kind, or no time. */
+static inline bool
+stamp_of(PyObject *stamp, int64_t *ns)
+{
+    if (OT_LIKELY(PyLong_CheckExact(stamp))) {
+        int overflow;
+        long long ms = PyLong_AsLongLongAndOverflow(stamp, &overflow);
+        *ns = overflow == 0 && ms >= 0 && ms <= INT64_MAX / NS_IN_MS ? ms * NS_IN_MS : -1;
+        return true;
+    }
+    *ns = 0;
+    if (PyFloat_CheckExact(stamp)) {
+        double ms = PyFloat_AS_DOUBLE(stamp);
+        *ns = ms >= 0 && ms < 9.2e12 ? (int64_t)rint(ms * 1e3) * 1000 : 0; /* finer is no stamp's number as a float */
+        return ms >= 0 && ms < 9.2e12;
+    }
+    return stamp == Py_None;
+}
+
+/* None: NaN.  False: not a plain number. */
+static inline bool
+plain(PyObject *value, double *d)
+{
+    if (PyFloat_CheckExact(value))
+        *d = PyFloat_AS_DOUBLE(value);
+    else if (value == Py_None)
+        *d = NAN;
+    else if (PyLong_CheckExact(value)) {
+        *d = PyLong_AsDouble(value);
+        if (*d == -1.0 && PyErr_Occurred()) { /* too large */
+            PyErr_Clear();
+            return false;
+        }
+    }
+    else
+        return false;
+    return true;
+}
+
+/* Whatever is not plain, and each tick of a market that moves much, goes through Python, which is not in a hurry there. */
+static PyObject *
+the_long_way(PyObject *const *args, Py_ssize_t nargs, PyObject *names)
+{
+    if (in_python == NULL) {
+        PyObject *module = PyImport_ImportModule("otel_trading.market");
+        in_python = module != NULL ? PyObject_GetAttrString(module, "market_data_in_python") : NULL;
+        Py_XDECREF(module);
+        if (in_python == NULL) { /* the interpreter is coming down */
+            PyErr_Clear();
+            Py_RETURN_NONE;
+        }
+    }
+    return PyObject_Vectorcall(in_python, args, (size_t)nargs, names);
+}
+
+/* The two that have a default, where they are given by name; false: others are. */
+static bool
+named(PyObject *names, PyObject *const *values, PyObject *found[4])
+{
+    static const char *const of[] = {"symbol", "exchange_ts_ms", "price", "volume"};
+    for (Py_ssize_t n = 0; n < PyTuple_GET_SIZE(names); n++) {
+        PyObject *name = PyTuple_GET_ITEM(names, n);
+        int i = 3;
+        while (i >= 0 && PyUnicode_CompareWithASCIIString(name, of[i]) != 0)
+            i--;
+        if (i < 0 || found[i] != NULL)
+            return false;
+        found[i] = values[n];
+    }
+    return true;
+}
+
+PyObject *
+ot_market_data(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs, PyObject *names)
+{
+    PyObject *given[4] = {NULL, NULL, NULL, NULL};
+    if (OT_UNLIKELY(nargs > 4))
+        return the_long_way(args, nargs, names);
+    for (Py_ssize_t i = 0; i < nargs; i++)
+        given[i] = args[i];
+    if (names != NULL && !named(names, args + nargs, given))
+        return the_long_way(args, nargs, names);
+    int64_t exchange;
+    double price = NAN, volume = NAN;
+    if (OT_UNLIKELY(given[0] == NULL || given[1] == NULL || !PyUnicode_Check(given[0]) ||
+                    !stamp_of(given[1], &exchange) || (given[2] != NULL && !plain(given[2], &price)) ||
+                    (given[3] != NULL && !plain(given[3], &volume)) ||
+                    (ot_rec.epoch != OT_CLOSED && OT_LOAD(&ot_rec.control->mode) == OT_MODE_HIGH_VOLATILITY)))
+        return the_long_way(args, nargs, names);
+    note(given[0], exchange, price, volume);
     Py_RETURN_NONE;
 }
 
@@ -144,6 +291,18 @@ ot_market_updates(void)
     for (uint32_t i = 0; i < count && i < OT_MARKETS; i++)
         sum += OT_LOAD(&ot_rec.markets[i].updates);
     return sum;
+}
+
+uint64_t
+ot_market_newest(void)
+{
+    uint64_t newest = 0;
+    uint32_t count = OT_LOAD_ACQUIRE(&ot_rec.header->market_count);
+    for (uint32_t i = 0; i < count && i < OT_MARKETS; i++) {
+        uint64_t received = OT_LOAD(&ot_rec.markets[i].received_ns);
+        newest = received > newest ? received : newest;
+    }
+    return newest;
 }
 
 /* ---- the governor ---- */

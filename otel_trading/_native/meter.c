@@ -16,10 +16,14 @@
 #include "drain.h"
 #include "keep.h"
 #include "market.h"
+#include "system_files.h"
 
 #define THREADS 16
 #define LOOKS 64 /* totals that are remembered; a window is at most so many of `BETWEEN` */
 #define OFTEN 12 /* looks a window, at most */
+#define UNPUNCTUAL \
+    0.02 /* of a window, that a look may be early: else one that comes by a millisecond too soon adds a tick */
+#define OWN_OFTEN 1.0 /* s between looks at this process's memory */
 
 struct place {
     bool used;
@@ -29,6 +33,7 @@ struct place {
     uint64_t began_ns; /* the clock when it was registered */
     uint64_t last_ns;  /* and when it was last read */
     int io;            /* owned: /proc/self/task/TID/io; -1 = not there */
+    uint64_t wrote_ns; /* the clock when its write calls were last read */
     double wrote;      /* write calls when it was registered */
     double written;    /* and when they were last read */
 };
@@ -46,14 +51,19 @@ struct totals {
 static struct {
     struct totals looks[LOOKS];
     uint64_t taken;
-    struct totals origin; /* at open */
-    double wrote;         /* write calls of threads, and operations that were counted, when they were last compared */
+    struct totals origin;  /* at open, or when it was resumed */
+    struct totals carried; /* totals of those that governed before */
+    bool resumes;          /* the next look is the origin */
+    double wrote;          /* write calls of threads, and operations that were counted, when they were last compared */
     double counted;
     double disk;
     double usage[OT_BUDGETS];
     double hot, cpu[OT_METER_KINDS]; /* of usage */
     double segment, heap;
-} meter;
+    bool whole_process; /* this process is there for the segment, another one's, alone: all of it is monitoring's */
+    int smaps, statm;   /* owned; /proc/self/…; -1 = not there, or not asked for */
+    double own, own_at; /* bytes of this process, and when that was looked at; NaN = not yet */
+} meter = {.smaps = -1, .statm = -1};
 
 /* Threads that are monitoring's; the lock is held for some system calls at most, and never while something else is waited
  * for. */
@@ -86,6 +96,9 @@ static double
 writes_of(struct place *p)
 {
     char text[512];
+    if (p->last_ns == p->wrote_ns) /* it has not run, so it has not written */
+        return p->written - p->wrote;
+    p->wrote_ns = p->last_ns;
     ssize_t n = p->io >= 0 ? pread(p->io, text, sizeof text - 1, 0) : 0;
     text[n > 0 ? n : 0] = 0;
     const char *at = strstr(text, "syscw: ");
@@ -187,6 +200,12 @@ look_at_threads(struct totals *t, double *writes, bool drain_counts_itself)
     pthread_mutex_unlock(&threads_lock);
     for (int i = 0; i < OT_METER_KINDS; i++)
         t->cpu[i] = (double)ns[i] * 1e-9;
+    if (meter.whole_process) { /* what is not drain or governor is there for the exports */
+        double rest = (double)ot_nanoseconds(CLOCK_PROCESS_CPUTIME_ID) * 1e-9 - t->cpu[OT_METER_DRAIN] -
+                      t->cpu[OT_METER_GOVERNOR];
+        t->cpu[OT_METER_EXPORT] = rest > 0 ? rest : 0;
+        return;
+    }
     if (drain_counts_itself && ns[OT_METER_DRAIN] == 0)
         t->cpu[OT_METER_DRAIN] = (double)OT_LOAD(&ot_rec.control->drain_cpu_ns) * 1e-9;
 }
@@ -279,7 +298,7 @@ static const struct totals *
 before(double now, double window)
 {
     uint64_t first = meter.taken > LOOKS ? meter.taken - LOOKS : 0, n = meter.taken;
-    while (n > first + 1 && now - meter.looks[(n - 1) % LOOKS].now < window - 1e-9)
+    while (n > first + 1 && now - meter.looks[(n - 1) % LOOKS].now < window * (1 - UNPUNCTUAL))
         n--;
     return &meter.looks[(n - 1) % LOOKS];
 }
@@ -299,14 +318,44 @@ use(const struct totals *from, const struct totals *to, double window)
         meter.cpu[i] = (to->cpu[i] - from->cpu[i]) / dt;
 }
 
+/* Bytes of this process's own, the segment and what others have in common with it left out; NaN = can not be told.  The kernel
+ * takes some 25 µs and more for it. */
+static double
+own_bytes(void)
+{
+    if (ot_system_read(meter.smaps, OT_SYSTEM_TEXT)) {
+        double heap = ot_system_field("Pss_Anon:"), files = ot_system_field("Pss_File:");
+        if (!isnan(heap) && !isnan(files))
+            return (heap + files) * 1024;
+    }
+    const char *at = ot_system_text;
+    if (!ot_system_read(meter.statm, 256))
+        return NAN;
+    (void)ot_system_number(&at);
+    double resident = ot_system_number(&at), shared = ot_system_number(&at);
+    return (resident - shared) * (double)sysconf(_SC_PAGESIZE);
+}
+
+static double
+process_bytes(double now)
+{
+    if (!(now - meter.own_at < OWN_OFTEN)) {
+        double bytes = own_bytes() - ot_double_of(OT_LOAD(&ot_rec.policy->exporter_memory));
+        meter.own = bytes > 0 ? bytes : 0; /* also where it can not be told */
+        meter.own_at = now;
+    }
+    return meter.own;
+}
+
 static void
-look_at_memory(const struct ot_allowed *r)
+look_at_memory(const struct ot_allowed *r, double now)
 {
     struct stat st;
     meter.segment =
         fstat(ot_rec.fd, &st) == 0 ? (double)st.st_blocks * 512 : (double)OT_LOAD(&ot_rec.header->file_bytes);
     meter.heap = (double)ot_drain_heap_bytes();
-    meter.usage[OT_BUDGET_MEMORY] = meter.segment + meter.heap + r->base_memory;
+    double ours = meter.whole_process ? process_bytes(now) : meter.heap;
+    meter.usage[OT_BUDGET_MEMORY] = meter.segment + ours + r->base_memory;
 }
 
 void
@@ -320,10 +369,14 @@ ot_meter_tick(const struct ot_allowed *r, struct ot_sight *sight)
     }
     if (newest == NULL || now - newest->now >= r->window / OFTEN) {
         struct totals t = look(r, now);
+        if (meter.resumes) {
+            meter.resumes = false;
+            meter.origin = t;
+        }
         if (newest != NULL)
             use(before(now, r->window), &t, r->window);
         meter.looks[meter.taken++ % LOOKS] = t;
-        look_at_memory(r);
+        look_at_memory(r, now);
     }
     newest = &meter.looks[(meter.taken - 1) % LOOKS];
     memcpy(sight->usage, meter.usage, sizeof sight->usage);
@@ -333,19 +386,46 @@ ot_meter_tick(const struct ot_allowed *r, struct ot_sight *sight)
     sight->cpu_governor = meter.cpu[OT_METER_GOVERNOR];
     sight->segment_bytes = meter.segment;
     sight->heap_bytes = meter.heap;
-    sight->network_total = newest->network - meter.origin.network;
-    sight->disk_total = newest->disk - meter.origin.disk;
-    sight->cpu_total_ns = (cpu_of(newest) - cpu_of(&meter.origin)) * 1e9;
+    sight->network_total = newest->network - meter.origin.network + meter.carried.network;
+    sight->disk_total = newest->disk - meter.origin.disk + meter.carried.disk;
+    sight->cpu_total_ns = (cpu_of(newest) - cpu_of(&meter.origin) + meter.carried.hot) * 1e9;
 }
 
 /* ---- life ---- */
 
 void
-ot_meter_open(void)
+ot_meter_close(void)
+{
+    if (meter.smaps >= 0)
+        close(meter.smaps);
+    if (meter.statm >= 0)
+        close(meter.statm);
+    meter.smaps = meter.statm = -1;
+}
+
+void
+ot_meter_resume(void)
+{
+    const struct ot_readings *r = ot_rec.readings;
+    meter.taken = 0;
+    meter.resumes = true;
+    meter.carried = (struct totals){.network = (double)OT_LOAD(&r->network_total),
+                                    .disk = (double)OT_LOAD(&r->disk_total),
+                                    .hot = (double)OT_LOAD(&r->cpu_total) * 1e-9};
+}
+
+void
+ot_meter_open(bool whole_process)
 {
     struct totals none = {0};
     double writes;
+    ot_meter_close();
     memset(&meter, 0, sizeof meter);
+    meter.own_at = NAN;
+    meter.whole_process = whole_process;
+    meter.smaps = whole_process ? ot_system_open("", "/proc/self/smaps_rollup") : -1;
+    meter.statm = whole_process ? ot_system_open("", "/proc/self/statm") : -1;
+    meter.resumes = whole_process;
     look_at_threads(&none, &writes, false);
     meter.counted = (double)OT_LOAD(&disk_operations);
     meter.wrote = writes;

@@ -13,7 +13,11 @@ enum {
 };
 
 int ot_meter_start(void); /* once, at import; -1 with an exception set */
-void ot_meter_open(void);
+/* `whole_process`: the segment is another process's, and all that this one uses is monitoring's. */
+void ot_meter_open(bool whole_process);
+void ot_meter_close(void);
+/* Go on with the totals of who governed before. */
+void ot_meter_resume(void);
 void ot_meter_forked(void);
 /* Count the calling thread's CPU time from now on, until it ends or says so; false: it has no place, or no clock.  Any
  * thread, with or without the GIL. */

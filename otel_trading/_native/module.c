@@ -1,3 +1,4 @@
+#include "adopt.h"
 #include "batch.h"
 #include "buffers.h"
 #include "context.h"
@@ -5,6 +6,7 @@
 #include "governor.h"
 #include "hooks.h"
 #include "instruments.h"
+#include "life.h"
 #include "market.h"
 #include "message.h"
 #include "meter.h"
@@ -16,6 +18,7 @@
 #include "reader.h"
 #include "span.h"
 #include "tracer.h"
+#include "vitals.h"
 
 static PyMethodDef methods[] = {
     {"traced", ot_traced, METH_VARARGS, NULL},
@@ -46,12 +49,25 @@ static PyMethodDef methods[] = {
     {"fit_buffers", ot_fit_buffers, METH_NOARGS, NULL},
     {"count_thread", ot_count_thread, METH_O, NULL},
     {"count_io", ot_count_io, METH_VARARGS, NULL},
-    {"market", (PyCFunction)(void (*)(void))ot_market_data, METH_FASTCALL, NULL},
+    OT_MARKET_METHODS,
     {"market_condition", ot_market_condition, METH_VARARGS, NULL},
     {"mode", ot_mode, METH_NOARGS, NULL},
     {"system_root", ot_system_root, METH_O, NULL},
     {"hardware_cycles", ot_hardware_cycles, METH_NOARGS, NULL},
+    {"drain_give", ot_drain_give, METH_NOARGS, NULL},
+    {"drain_take", ot_drain_take, METH_NOARGS, NULL},
+    {"adopt", ot_adopt, METH_O, NULL},
+    {"let_go", ot_let_go, METH_NOARGS, NULL},
+    {"inherit", ot_inherit, METH_NOARGS, NULL},
+    {"adopted", ot_adopted, METH_NOARGS, NULL},
+    {"await_host", ot_await_host, METH_VARARGS, NULL},
+    {"ask_host", ot_ask_host, METH_VARARGS, NULL},
     {"settle", ot_settle, METH_VARARGS, NULL},
+    {"critical", (PyCFunction)(void (*)(void))ot_critical, METH_FASTCALL, NULL},
+    {"beat", (PyCFunction)(void (*)(void))ot_beat, METH_FASTCALL, NULL},
+    {"queue_gauge", ot_queue_gauge, METH_O, NULL},
+    {"ending", ot_ending, METH_VARARGS, NULL},
+    {"note_signals", ot_note_signals, METH_O, NULL},
     {"accounts", ot_accounts, METH_NOARGS, NULL},
     {"snapshot", ot_snapshot, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},

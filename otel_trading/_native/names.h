@@ -15,11 +15,18 @@ uint32_t ot_value_id(PyObject *text);
 PyObject *ot_name_text(uint32_t id);
 
 int ot_names_start(void); /* once, at import */
-int ot_names_open(void);  /* a new segment: fill its tables with what is registered; -1 with an exception set */
+/* The tables are an adopted segment's, and read as they grow; and after it this process's own again.  GIL. */
+void ot_names_adopt(void);
+void ot_names_own(void);
+/* Go on in an adopted segment's tables: what is registered here is put behind what is there, under new ids. */
+void ot_names_inherit(void);
+
+int ot_names_open(void); /* a new segment: fill its tables with what is registered; -1 with an exception set */
 
 /* Probes and instruments live as long as the process; ids are positions in these lists. */
 int ot_probe_register(PyObject *probe); /* id; -1 with an exception set */
 PyObject *ot_probe_at(uint32_t id);     /* borrowed, or NULL */
+PyObject *ot_probes_held(void);         /* owned: while it is there, so are the probes of now */
 uint32_t ot_probe_total(void);
 /* JSON object of a probe's instrumentation scope, "" for our own; borrowed. */
 PyObject *ot_probe_scope(PyObject *probe);

@@ -3,15 +3,15 @@
 #include <string.h>
 
 #include "doubles.h"
+#include "life.h"
 #include "names.h"
 #include "span.h"
-
-static uint64_t open_orders; /* neither filled, cancelled nor rejected */
+#include "vitals.h"
 
 void
 ot_orders_open(void)
 {
-    open_orders = 0;
+    ot_life_open(); /* the counts are in its page, and that is new */
 }
 
 static inline bool
@@ -94,16 +94,90 @@ key_of(PyObject *key, Py_ssize_t *bytes)
     return utf8;
 }
 
-static PyObject *
-order_put(PyObject *Py_UNUSED(module), PyObject *args)
+static void
+count(const struct ot_order *o, bool was_open)
 {
-    PyObject *key, *trace_id, *symbol;
-    unsigned long long span_id, sent_ns, changed_ns;
-    double quantity, price, filled, paid;
-    int sampled, state, side;
-    if (!PyArg_ParseTuple(args, "UO!KpiKKddddUi:order_put", &key, &PyLong_Type, &trace_id, &span_id, &sampled, &state,
-                          &sent_ns, &changed_ns, &quantity, &price, &filled, &paid, &symbol, &side))
+    struct ot_life *life = ot_rec.life;
+    uint64_t open = OT_LOAD(&life->open_orders) + (uint64_t)is_open(o->state) - (uint64_t)was_open;
+    OT_STORE(&life->open_orders, open);
+    if (o->state == OT_ORDER_SENT)
+        OT_STORE(&life->orders, OT_LOAD(&life->orders) + 1);
+    else if (o->state == OT_ORDER_REJECTED)
+        OT_STORE(&life->rejects, OT_LOAD(&life->rejects) + 1);
+}
+
+/* The change as a critical event. */
+static void
+note(const struct ot_order *o)
+{
+    uint64_t since = o->changed_ns > o->sent_ns ? o->changed_ns - o->sent_ns : 0;
+    struct ot_vital v = {
+        .unix_ns = o->changed_ns,
+        .kind = OT_VITAL_ORDER,
+        .state = o->state,
+        .name = o->symbol,
+        .latency = o->state == OT_ORDER_SENT ? OT_NAN_BITS : ot_bits_of((double)since * 1e-9),
+        .trace_hi = o->trace_hi,
+        .trace_lo = o->trace_lo,
+    };
+    ot_vital_note(&v, (const char *)o->key, o->key_bytes);
+}
+
+/* The arguments of order_put in their order. */
+enum {
+    KEY,
+    TRACE_ID,
+    SPAN_ID,
+    SAMPLED,
+    STATE,
+    SENT_NS,
+    CHANGED_NS,
+    QUANTITY,
+    PRICE,
+    FILLED,
+    PAID,
+    SYMBOL,
+    SIDE,
+    COUNT
+};
+
+/* Those of `count` arguments from `first` on as words, or as doubles' bits; false with an exception set. */
+static bool
+numbers_of(PyObject *const *args, int first, int count, bool doubles, uint64_t *to)
+{
+    for (int i = 0; i < count; i++) {
+        PyObject *value = args[first + i];
+        if (doubles)
+            to[i] = ot_bits_of(PyFloat_CheckExact(value) ? PyFloat_AS_DOUBLE(value) : PyFloat_AsDouble(value));
+        else
+            to[i] = PyLong_AsUnsignedLongLongMask(value);
+        if (OT_UNLIKELY(to[i] == (doubles ? ot_bits_of(-1.0) : UINT64_MAX)) && PyErr_Occurred())
+            return false;
+    }
+    return true;
+}
+
+static PyObject *
+order_put(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs != COUNT || !PyUnicode_Check(args[KEY]) || !PyLong_Check(args[TRACE_ID]) ||
+        !PyUnicode_Check(args[SYMBOL])) {
+        PyErr_SetString(PyExc_TypeError, "order_put() takes the 13 arguments that _native.pyi says");
         return NULL;
+    }
+    PyObject *key = args[KEY], *trace_id = args[TRACE_ID], *symbol = args[SYMBOL];
+    uint64_t span_id, times[2], amounts[4];
+    long state = PyLong_AsLong(args[STATE]);
+    if (state == -1 && PyErr_Occurred())
+        return NULL;
+    long side = PyLong_AsLong(args[SIDE]);
+    if (side == -1 && PyErr_Occurred())
+        return NULL;
+    int sampled = PyObject_IsTrue(args[SAMPLED]);
+    if (sampled < 0 || !numbers_of(args, SPAN_ID, 1, false, &span_id) || !numbers_of(args, SENT_NS, 2, false, times) ||
+        !numbers_of(args, QUANTITY, 4, true, amounts))
+        return NULL;
+    uint64_t sent_ns = times[0], changed_ns = times[1];
     uint64_t words[2];
     Py_ssize_t bytes;
     const char *utf8 = key_of(key, &bytes);
@@ -122,10 +196,10 @@ order_put(PyObject *Py_UNUSED(module), PyObject *args)
         .span_id = span_id,
         .sent_ns = sent_ns,
         .changed_ns = changed_ns,
-        .quantity = ot_bits_of(quantity),
-        .price = ot_bits_of(price),
-        .filled = ot_bits_of(filled),
-        .paid = ot_bits_of(paid),
+        .quantity = amounts[0],
+        .price = amounts[1],
+        .filled = amounts[2],
+        .paid = amounts[3],
         .symbol = ot_name_id(symbol),
         .side = (uint8_t)side,
         .state = (uint8_t)state,
@@ -137,8 +211,10 @@ order_put(PyObject *Py_UNUSED(module), PyObject *args)
     if (to == NULL)
         to = make_place(o.hash);
     bool was_open = to->seq != 0 && is_open(to->state);
-    open_orders += (uint64_t)is_open(o.state) - (uint64_t)was_open;
     write_order(to, &o);
+    count(&o, was_open);
+    if (OT_LIKELY(ot_recording()))
+        note(&o);
     Py_RETURN_NONE;
 }
 
@@ -179,11 +255,11 @@ order_get(PyObject *Py_UNUSED(module), PyObject *key)
 static PyObject *
 count_open(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 {
-    return PyLong_FromUnsignedLongLong(ot_rec.epoch != OT_CLOSED ? open_orders : 0);
+    return PyLong_FromUnsignedLongLong(ot_rec.epoch != OT_CLOSED ? OT_LOAD(&ot_rec.life->open_orders) : 0);
 }
 
 static PyMethodDef functions[] = {
-    {"order_put", order_put, METH_VARARGS, NULL},
+    {"order_put", (PyCFunction)(void (*)(void))order_put, METH_FASTCALL, NULL},
     {"order_get", order_get, METH_O, NULL},
     {"orders_open", count_open, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},

@@ -6,7 +6,7 @@
 #include "recorder.h"
 
 int ot_orders_start(PyObject *module); /* once, at import: order_put, order_get, orders_open */
-void ot_orders_open(void);             /* a new segment: no order is open in it */
+void ot_orders_open(void);             /* a new segment: no order is in it */
 
 /* FNV-1a, 64 bit. */
 static inline uint64_t

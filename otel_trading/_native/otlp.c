@@ -48,7 +48,7 @@ name_of(const struct encoder *e, uint64_t id, uint32_t *bytes)
 {
     if (id < e->name_count) {
         struct ot_name n = ot_rec.names[id];
-        if (n.bytes <= OT_NAME_BYTES && n.offset <= ot_rec.text_bytes - n.bytes) {
+        if (n.bytes <= OT_NAME_BYTES && n.bytes <= ot_rec.text_bytes && n.offset <= ot_rec.text_bytes - n.bytes) {
             *bytes = n.bytes;
             return (const char *)ot_rec.text + n.offset;
         }
@@ -423,7 +423,7 @@ static bool
 encode_all(const ot_batch *b, struct encoder *e, struct ot_wire *wires, uint32_t scopes)
 {
     pthread_rwlock_rdlock(&ot_mapping);
-    bool there = OT_LOAD(&ot_rec.epoch) == b->epoch;
+    bool there = OT_LOAD(&ot_rec.mapped) == b->epoch;
     if (there) {
         const struct ot_settings *s = &ot_rec.settings;
         e->batch = b;

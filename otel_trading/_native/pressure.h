@@ -4,13 +4,12 @@
 
 #include "governor.h"
 
-/* With the governor's lock held.  Opens what is read; costs some file look-ups. */
-void ot_pressure_open(void);
+/* With the governor's lock held.  Opens what is read; costs some file look-ups.  `pid`: whose pressure, 0 = this process's. */
+void ot_pressure_open(unsigned pid);
 void ot_pressure_close(void);
-/* cpu_load, memory_load and the stalls; reads up to five small files. */
-void ot_pressure_tick(struct ot_sight *sight);
-/* Has the load risen so much that the next tick should come sooner? */
-bool ot_pressure_rises(void);
+/* cpu_load, memory_load and the stalls; reads one to five small files.  `memory`: the memory load at which something happens, the
+ * nearer to which the more often it is looked at. */
+void ot_pressure_tick(struct ot_sight *sight, double memory);
 
 PyObject *ot_system_root(PyObject *module, PyObject *path);
 

@@ -494,6 +494,12 @@ static PyMethodDef reader_methods[] = {
     {"read", reader_read, METH_O, NULL},
     {"missed", reader_missed, METH_NOARGS, NULL},
     {"open_spans", reader_open_spans, METH_NOARGS, NULL},
+    {"life", ot_reader_life, METH_NOARGS, NULL},
+    {"vitals", ot_reader_vitals, METH_VARARGS, NULL},
+    {"pulses", ot_reader_pulses, METH_VARARGS, NULL},
+    {"instruments", ot_reader_instruments, METH_NOARGS, NULL},
+    {"markets", ot_reader_markets, METH_NOARGS, NULL},
+    {"settled", ot_reader_settled, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

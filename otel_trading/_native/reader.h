@@ -36,13 +36,39 @@ bool ot_reader_ring(const ot_reader *r, uint32_t i, struct ot_ring *ring);
 /* ot_name_fn; `context` is the reader. */
 PyObject *ot_reader_name(void *context, uint32_t id);
 
+/* Append, stealing; 0 or -1. */
+static inline int
+ot_reader_append(PyObject *list, PyObject *item)
+{
+    int result = item == NULL ? -1 : PyList_Append(list, item);
+    Py_XDECREF(item);
+    return result;
+}
+
+/* A finite double, else None; of its bits. */
+PyObject *ot_reader_float(uint64_t bits);
+
 /* reader_tables.c */
+bool ot_reader_instrument(const ot_reader *r, uint64_t i,
+                          struct ot_instrument *m); /* false where it can not be right */
+/* Of all tiers, from the accounts page and the rings' counts. */
+void ot_reader_balance(ot_reader *r, struct ot_accounts *a, uint64_t recorded[OT_TIERS], uint64_t pending[OT_TIERS]);
 PyObject *ot_reader_info(PyObject *self, PyObject *ignored);
 PyObject *ot_reader_probes(PyObject *self, PyObject *ignored);
 PyObject *ot_reader_accounts(PyObject *self, PyObject *ignored);
+PyObject *ot_reader_instruments(PyObject *self, PyObject *ignored);
+PyObject *ot_reader_markets(PyObject *self, PyObject *ignored);
 
 /* reader_orders.c */
 PyObject *ot_reader_order(PyObject *self, PyObject *key);
 PyObject *ot_reader_orders(PyObject *self, PyObject *ignored);
+
+/* reader_life.c */
+PyObject *ot_reader_life(PyObject *self, PyObject *ignored);
+PyObject *ot_reader_vitals(PyObject *self, PyObject *args);
+PyObject *ot_reader_pulses(PyObject *self, PyObject *args);
+
+/* reader_settled.c */
+PyObject *ot_reader_settled(PyObject *self, PyObject *ignored);
 
 #endif

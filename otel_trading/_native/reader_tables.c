@@ -1,15 +1,16 @@
 /* What a segment says of itself: header, probes, rings, accounts. */
 #include "reader.h"
 
+#include <math.h>
 #include <string.h>
 
-/* Append, stealing; 0 or -1. */
-static int
-append(PyObject *list, PyObject *item)
+#include "doubles.h"
+
+PyObject *
+ot_reader_float(uint64_t bits)
 {
-    int result = item == NULL ? -1 : PyList_Append(list, item);
-    Py_XDECREF(item);
-    return result;
+    double d = ot_double_of(bits);
+    return isfinite(d) ? PyFloat_FromDouble(d) : Py_NewRef(Py_None);
 }
 
 PyObject *
@@ -24,8 +25,9 @@ ot_reader_probes(PyObject *self, PyObject *Py_UNUSED(ignored))
             break;
         PyObject *name = ot_reader_name(r, p.name), *scope = ot_reader_name(r, p.scope);
         if (name == NULL || scope == NULL ||
-            append(list, Py_BuildValue("(OIKOIO)", name, (unsigned)p.tier % OT_TIERS, (unsigned long long)p.sla_ns,
-                                       p.leaf ? Py_True : Py_False, (unsigned)p.kind, scope)) < 0)
+            ot_reader_append(list,
+                             Py_BuildValue("(OIKOIO)", name, (unsigned)p.tier % OT_TIERS, (unsigned long long)p.sla_ns,
+                                           p.leaf ? Py_True : Py_False, (unsigned)p.kind, scope)) < 0)
             Py_CLEAR(list);
         Py_XDECREF(name);
         Py_XDECREF(scope);
@@ -33,14 +35,12 @@ ot_reader_probes(PyObject *self, PyObject *Py_UNUSED(ignored))
     return list;
 }
 
-PyObject *
-ot_reader_accounts(PyObject *self, PyObject *Py_UNUSED(ignored))
+void
+ot_reader_balance(ot_reader *r, struct ot_accounts *a, uint64_t recorded[OT_TIERS], uint64_t pending[OT_TIERS])
 {
-    ot_reader *r = (ot_reader *)self;
-    struct ot_accounts a = {0};
-    uint64_t recorded[OT_TIERS] = {0};
-    ot_reader_refresh(r);
-    (void)ot_reader_fetch(r, r->head.accounts_offset, &a, sizeof a);
+    *a = (struct ot_accounts){0};
+    memset(recorded, 0, OT_TIERS * sizeof *recorded);
+    (void)ot_reader_fetch(r, r->head.accounts_offset, a, sizeof *a);
     for (uint32_t i = 0; i < r->head.ring_count; i++) {
         struct ot_ring ring;
         for (int t = 0; ot_reader_ring(r, i, &ring) && t < OT_TIERS; t++)
@@ -48,17 +48,103 @@ ot_reader_accounts(PyObject *self, PyObject *Py_UNUSED(ignored))
     }
     for (int t = 0; t < OT_TIERS; t++) {
         recorded[t] += r->head.spans_refused[t];
-        a.refused[t] += r->head.spans_refused[t];
+        a->refused[t] += r->head.spans_refused[t];
+        uint64_t settled = a->exported[t] + a->sampled_out[t] + a->overwritten[t] + a->refused[t];
+        pending[t] = recorded[t] > settled ? recorded[t] - settled : 0;
     }
+}
+
+PyObject *
+ot_reader_accounts(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    ot_reader *r = (ot_reader *)self;
+    struct ot_accounts a;
+    uint64_t recorded[OT_TIERS], pending[OT_TIERS];
+    ot_reader_refresh(r);
+    ot_reader_balance(r, &a, recorded, pending);
     PyObject *list = PyList_New(0);
     for (int t = 0; list != NULL && t < OT_TIERS; t++) {
-        uint64_t settled = a.exported[t] + a.sampled_out[t] + a.overwritten[t] + a.refused[t];
-        if (append(list,
-                   Py_BuildValue("{sKsKsKsKsKsK}", "recorded", (unsigned long long)recorded[t], "exported",
-                                 (unsigned long long)a.exported[t], "sampled_out", (unsigned long long)a.sampled_out[t],
-                                 "overwritten", (unsigned long long)a.overwritten[t], "refused",
-                                 (unsigned long long)a.refused[t], "pending",
-                                 (unsigned long long)(recorded[t] > settled ? recorded[t] - settled : 0))) < 0)
+        if (ot_reader_append(list, Py_BuildValue("{sKsKsKsKsKsK}", "recorded", (unsigned long long)recorded[t],
+                                                 "exported", (unsigned long long)a.exported[t], "sampled_out",
+                                                 (unsigned long long)a.sampled_out[t], "overwritten",
+                                                 (unsigned long long)a.overwritten[t], "refused",
+                                                 (unsigned long long)a.refused[t], "pending",
+                                                 (unsigned long long)pending[t])) < 0)
+            Py_CLEAR(list);
+    }
+    return list;
+}
+
+bool
+ot_reader_instrument(const ot_reader *r, uint64_t i, struct ot_instrument *m)
+{
+    return i < r->head.instrument_count &&
+           ot_reader_fetch(r, r->head.instruments_offset + i * sizeof *m, m, sizeof *m) &&
+           m->kind >= OT_INSTRUMENT_COUNTER && m->kind <= OT_INSTRUMENT_HISTOGRAM && m->tier < OT_TIERS;
+}
+
+/* A counter's sum, int where it was only ever added to in whole numbers; a gauge's value. */
+static PyObject *
+value_of(const struct ot_instrument *m)
+{
+    if (m->kind == OT_INSTRUMENT_HISTOGRAM || (m->kind == OT_INSTRUMENT_GAUGE && m->updates == 0))
+        return Py_NewRef(Py_None);
+    if (m->kind == OT_INSTRUMENT_GAUGE)
+        return ot_reader_float(m->value);
+    double part = ot_double_of(m->value);
+    return part == 0 ? PyLong_FromLongLong((long long)m->sum_int)
+                     : ot_reader_float(ot_bits_of((double)(int64_t)m->sum_int + part));
+}
+
+PyObject *
+ot_reader_instruments(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    ot_reader *r = (ot_reader *)self;
+    ot_reader_refresh(r);
+    PyObject *list = PyList_New(0);
+    for (uint32_t i = 0; list != NULL && i < r->head.instrument_count; i++) {
+        struct ot_instrument m;
+        if (!ot_reader_instrument(r, i, &m))
+            continue;
+        PyObject *name = ot_reader_name(r, m.name), *unit = ot_reader_name(r, m.unit);
+        PyObject *attributes = ot_reader_name(r, m.attributes), *value = value_of(&m);
+        PyObject *item = NULL;
+        if (name && unit && attributes && value)
+            item = Py_BuildValue("{sOsIsIsOsOsKsO}", "name", name, "kind", (unsigned)m.kind, "tier", (unsigned)m.tier,
+                                 "unit", unit, "attributes", attributes, "updates", (unsigned long long)m.updates,
+                                 "value", value);
+        Py_XDECREF(name);
+        Py_XDECREF(unit);
+        Py_XDECREF(attributes);
+        Py_XDECREF(value);
+        if (ot_reader_append(list, item) < 0)
+            Py_CLEAR(list);
+    }
+    return list;
+}
+
+PyObject *
+ot_reader_markets(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    ot_reader *r = (ot_reader *)self;
+    uint32_t count = 0;
+    ot_reader_refresh(r);
+    (void)ot_reader_fetch(r, offsetof(struct ot_header, market_count), &count, sizeof count);
+    PyObject *list = PyList_New(0);
+    for (uint32_t i = 0; list != NULL && i < count && i < OT_MARKETS; i++) {
+        struct ot_market m;
+        if (!ot_reader_fetch(r, r->head.markets_offset + (uint64_t)i * sizeof m, &m, sizeof m))
+            break;
+        PyObject *symbol = ot_reader_name(r, m.symbol), *price = ot_reader_float(m.price);
+        PyObject *volume = ot_reader_float(isfinite(ot_double_of(m.volume)) ? m.volume : 0), *item = NULL;
+        if (symbol && price && volume)
+            item = Py_BuildValue("{sOsKsKsKsOsO}", "symbol", symbol, "exchange_ns", (unsigned long long)m.exchange_ns,
+                                 "received_ns", (unsigned long long)m.received_ns, "updates",
+                                 (unsigned long long)m.updates, "price", price, "volume", volume);
+        Py_XDECREF(symbol);
+        Py_XDECREF(price);
+        Py_XDECREF(volume);
+        if (ot_reader_append(list, item) < 0)
             Py_CLEAR(list);
     }
     return list;
@@ -71,11 +157,12 @@ rings_of(const ot_reader *r)
     for (uint32_t i = 0; list != NULL && i < r->head.ring_count; i++) {
         struct ot_ring ring;
         if (ot_reader_ring(r, i, &ring) &&
-            append(list, Py_BuildValue("{sKsIsKsKsKsK}", "thread_id", (unsigned long long)ring.thread_id, "capacity",
-                                       (unsigned)ring.capacity, "head", (unsigned long long)ring.head, "tail",
-                                       (unsigned long long)ring.tail, "backlog",
-                                       (unsigned long long)(ring.head > ring.tail ? ring.head - ring.tail : 0),
-                                       "backlog_max", (unsigned long long)ring.backlog_max)) < 0)
+            ot_reader_append(list,
+                             Py_BuildValue("{sKsIsKsKsKsK}", "thread_id", (unsigned long long)ring.thread_id,
+                                           "capacity", (unsigned)ring.capacity, "head", (unsigned long long)ring.head,
+                                           "tail", (unsigned long long)ring.tail, "backlog",
+                                           (unsigned long long)(ring.head > ring.tail ? ring.head - ring.tail : 0),
+                                           "backlog_max", (unsigned long long)ring.backlog_max)) < 0)
             Py_CLEAR(list);
     }
     return list;

@@ -8,16 +8,19 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "adopt.h"
+#include "boot.h"
 #include "drain.h"
 #include "entry.h"
 #include "governor.h"
+#include "life.h"
 #include "names.h"
 #include "orders.h"
 
 #define TEXT_BYTES (1U << 20)
 
 pthread_rwlock_t ot_mapping = PTHREAD_RWLOCK_INITIALIZER;
-struct ot_recorder ot_rec = {.epoch = OT_CLOSED, .fd = -1};
+struct ot_recorder ot_rec = {.epoch = OT_CLOSED, .mapped = OT_CLOSED, .fd = -1};
 
 static const uint64_t always_on = OT_TIER_ON;
 
@@ -42,26 +45,6 @@ ot_fault_py(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 {
     ot_fault();
     Py_RETURN_NONE;
-}
-
-static void
-read_boot_id(uint64_t id[2])
-{
-    char text[40] = "";
-    FILE *f = fopen("/proc/sys/kernel/random/boot_id", "re");
-    if (f == NULL)
-        return;
-    size_t n = fread(text, 1, sizeof text - 1, f);
-    fclose(f);
-    int digits = 0;
-    for (size_t i = 0; i < n && digits < 32; i++) {
-        unsigned char c = (unsigned char)text[i];
-        unsigned value = c >= '0' && c <= '9' ? c - 48U : c >= 'a' && c <= 'f' ? c - 87U : 16U;
-        if (value < 16) {
-            id[digits / 16] = id[digits / 16] << 4 | value;
-            digits++;
-        }
-    }
 }
 
 /* Field 22 of /proc/self/stat, in clock ticks since boot; the command name before it may hold anything. */
@@ -121,8 +104,8 @@ lay_out(struct ot_header *h, const struct ot_settings *s)
     return at;
 }
 
-static void
-point_at(uint8_t *base, const struct ot_header *h)
+void
+ot_recorder_point(uint8_t *base, const struct ot_header *h)
 {
     ot_rec.base = base;
     ot_rec.header = (struct ot_header *)(void *)base;
@@ -148,9 +131,10 @@ point_at(uint8_t *base, const struct ot_header *h)
         ot_rec.tier_word[tier] = &ot_rec.control->tier_word[tier];
 }
 
-static void
-unmap(void)
+void
+ot_recorder_unmap(void)
 {
+    ot_life_close();
     if (ot_rec.base != NULL)
         munmap(ot_rec.base, ot_rec.reserved);
     if (ot_rec.fd >= 0)
@@ -162,7 +146,7 @@ unmap(void)
 static PyObject *
 failed(int error)
 {
-    unmap();
+    ot_recorder_unmap();
     ot_rings_forget();
     errno = error;
     return PyErr_SetFromErrno(PyExc_OSError);
@@ -186,6 +170,7 @@ ot_open(PyObject *Py_UNUSED(module), PyObject *args)
                           &s.value_length, &s.event_value_length))
         return NULL;
     struct ot_header plan = {0};
+    ot_adopt_drop();
     if (ot_rec.base != NULL) {
         PyErr_SetString(PyExc_RuntimeError, "a segment is open already");
         goto refused;
@@ -213,7 +198,7 @@ ot_open(PyObject *Py_UNUSED(module), PyObject *args)
         void *base = mmap(NULL, ot_rec.reserved, PROT_READ | PROT_WRITE, MAP_SHARED, ot_rec.fd, 0);
         error = base == MAP_FAILED ? errno : 0;
         if (error == 0)
-            point_at(base, &plan);
+            ot_recorder_point(base, &plan);
     }
     if (error != 0) {
         PyBuffer_Release(&resource);
@@ -226,7 +211,7 @@ ot_open(PyObject *Py_UNUSED(module), PyObject *args)
     h->header_bytes = sizeof *h;
     h->file_bytes = first;
     h->process_start = read_process_start();
-    read_boot_id(h->boot_id);
+    ot_boot_id(h->boot_id);
     h->created_ns = ot_nanoseconds(CLOCK_REALTIME);
     h->pid = (uint32_t)getpid();
     h->uid = (uint32_t)getuid();
@@ -242,10 +227,10 @@ ot_open(PyObject *Py_UNUSED(module), PyObject *args)
     }
     ot_rec.control->switches = OT_SWITCH_RECORD | OT_SWITCH_EXPORT;
     ot_rec.opened_unix_ns = h->created_ns;
-    if (ot_ring_add(fixed, s.main_slots, s.open_spans, s.arena_bytes) < 0)
+    if (ot_ring_add(fixed, s.main_slots, s.main_slots, s.open_spans, s.arena_bytes) < 0)
         return failed(ENOMEM);
     if (ot_names_open() < 0) {
-        unmap();
+        ot_recorder_unmap();
         ot_rings_forget();
         return NULL;
     }
@@ -255,7 +240,8 @@ ot_open(PyObject *Py_UNUSED(module), PyObject *args)
     Py_CLEAR(ot_rec.reopen);
     h->published_ns = ot_nanoseconds(CLOCK_REALTIME);
     OT_STORE_RELEASE(&h->version, OT_VERSION);
-    OT_STORE(&ot_rec.epoch, ++ot_rec.epochs);
+    OT_STORE(&ot_rec.mapped, ++ot_rec.epochs);
+    OT_STORE(&ot_rec.epoch, ot_rec.epochs);
     ot_writer_claim(); /* the calling thread has the main ring */
     Py_RETURN_NONE;
 
@@ -268,18 +254,24 @@ PyObject *
 ot_close(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 {
     Py_CLEAR(ot_rec.reopen);
-    if (ot_rec.epoch == OT_CLOSED)
+    if (ot_rec.mapped == OT_CLOSED)
         Py_RETURN_NONE;
+    bool ours = ot_rec.epoch != OT_CLOSED, adopted = ot_rec.adopted;
     OT_STORE(&ot_rec.epoch, OT_CLOSED); /* nothing is recorded from here on, as the GIL is ours */
+    OT_STORE(&ot_rec.mapped, OT_CLOSED);
+    ot_host_wake();
     ot_governor_close();
     ot_drain_close();
-    OT_STORE_RELEASE(&ot_rec.header->closed, 1);
+    if (ours)
+        OT_STORE_RELEASE(&ot_rec.header->closed, 1);
     Py_BEGIN_ALLOW_THREADS
         pthread_rwlock_wrlock(&ot_mapping); /* who encodes spans sees by the epoch that it must not begin again */
     Py_END_ALLOW_THREADS
-    unmap();
+    ot_recorder_unmap();
     pthread_rwlock_unlock(&ot_mapping);
     ot_rings_forget();
+    if (adopted)
+        ot_adopt_forget();
     Py_RETURN_NONE;
 }
 
@@ -296,8 +288,9 @@ ot_forked(PyObject *Py_UNUSED(module), PyObject *reopen)
         Py_RETURN_NONE;
     ot_governor_forked();
     ot_drain_forked();
-    unmap(); /* this process's view only: the parent's file and mapping are untouched */
+    ot_recorder_unmap(); /* this process's view only: the parent's file and mapping are untouched */
     ot_rings_forget();
+    ot_adopt_forget();
     Py_XSETREF(ot_rec.reopen, Py_NewRef(reopen));
     Py_RETURN_NONE;
 }
@@ -307,17 +300,33 @@ static long
 interrupt(struct ot_writer *w, uint32_t reason, bool error, uint64_t now)
 {
     long ended = 0;
+    struct ot_slot last;
+    bool some = w->head > 0 && ot_slot_copy(&w->slots[(w->head - 1) & w->mask], w->head - 1, &last);
     for (uint32_t i = 0; i < w->entries; i++) {
-        struct ot_slot *e = ot_entry(w, i);
+        struct ot_slot *e = ot_entry(w, i), copy;
         if (e->state != OT_SLOT_OPEN)
             continue;
+        if (ot_rec.inherited) { /* the dead one's entries are believed in nothing */
+            bool begun = OT_LOAD(&e->seq) % 2 == 0;
+            memcpy(&copy, e, sizeof copy);
+            OT_STORE(OT_META(e), 0);
+            /* it was killed when it began the span, or when it had just written the end */
+            if (!begun || (some && copy.span_id == last.span_id && copy.trace_lo == last.trace_lo) ||
+                copy.tier >= OT_TIERS || copy.probe >= OT_MAX_PROBES)
+                continue;
+            e = &copy;
+        }
         ot_entry_extra(e);
         if (error) {
             e->status = OT_STATUS_ERROR;
             e->error = reason;
         }
         e->flags |= OT_FLAG_INTERRUPTED;
-        ot_commit(w, e, now);
+        ot_commit(w, e, ot_adopt_end(e, now));
+        if (e == &copy) {
+            ended++;
+            continue;
+        }
         OT_STORE(OT_META(e),
                  0); /* free for readers; its span finds it gone, and the stack of free entries is left alone */
         ended++;
@@ -336,8 +345,8 @@ ot_interrupt_open(PyObject *Py_UNUSED(module), PyObject *args)
     if (ot_rec.epoch != OT_CLOSED) {
         uint32_t name = ot_name_id(reason);
         uint64_t now = ot_ticks();
-        for (uint32_t i = 0; i < ot_rec.header->ring_count; i++)
-            ended += interrupt(&ot_writers[i], name, error, now);
+        for (uint32_t i = 0; i < OT_MAX_RINGS; i++)
+            ended += ot_writers[i].ring == NULL ? 0 : interrupt(&ot_writers[i], name, error, now);
     }
     return PyLong_FromLong(ended);
 }

@@ -43,8 +43,11 @@ struct ot_writer {
     struct ot_slot *slots; /* in the mapped file */
     struct ot_slot *open;  /* in the mapped file */
     uint8_t *arena;        /* in the mapped file */
+    uint8_t *marks;        /* in the mapped file; NULL: none */
     uint64_t mask;         /* capacity - 1 */
-    uint64_t head;         /* own copy of ring->head */
+    uint32_t configured;   /* slots that the file has room for: a power of two */
+    void (*turn)(void); /* GIL: what a writer looks after now and then, where nobody in this process drains; or NULL */
+    uint64_t head;      /* own copy of ring->head */
     uint64_t recorded[OT_TIERS];
     uint64_t values;
     uint64_t arena_head;
@@ -66,6 +69,12 @@ struct ot_writer {
 struct ot_recorder {
     uint64_t epoch;  /* OT_CLOSED, or the number of the present segment */
     uint64_t epochs; /* numbers used so far */
+    uint64_t
+        mapped; /* OT_CLOSED, or the number of the segment that is mapped: also one that is adopted, in which nothing is
+                      * recorded */
+    bool adopted;    /* it is another process's … */
+    bool inherited;  /* … which has ended, and this one writes in its place: `epoch` is its number too */
+    bool foreign;    /* its ticks are of another boot, or of a clock that this process does not have */
     uint8_t *base;   /* owned: the mapping */
     size_t reserved; /* its length; the file is shorter until all rings exist */
     int fd;          /* owned */
@@ -168,12 +177,15 @@ PyObject *ot_forked(PyObject *module, PyObject *reopen);
 PyObject *ot_interrupt_open(PyObject *module, PyObject *args);
 PyObject *ot_fault_py(PyObject *module, PyObject *ignored);
 void ot_fault(void);
+void ot_recorder_point(uint8_t *base, const struct ot_header *h); /* ot_rec's pointers; h's offsets are good */
+void ot_recorder_unmap(void);
 
 /* rings.c */
 uint64_t ot_main_ring_bytes(const struct ot_settings *s);
 uint64_t ot_thread_ring_bytes(const struct ot_settings *s);
 int ot_reserve(int fd, uint64_t offset, uint64_t bytes); /* 0 or an errno */
-int ot_ring_add(uint64_t offset, uint32_t slots, uint32_t open_spans,
+void ot_ring_entries(struct ot_writer *w); /* the free ones of an adopted ring's table, and its counts; GIL */
+int ot_ring_add(uint64_t offset, uint32_t configured, uint32_t slots, uint32_t open_spans,
                 uint64_t arena_bytes); /* index or -1; space is there */
 int ot_rings_start(void);
 void ot_rings_forget(void);

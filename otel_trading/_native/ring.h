@@ -9,6 +9,7 @@
 #include "segment.h"
 
 #define OT_LOOKS 64
+#define OT_TURN 1024 /* records between two turns of a writer */
 
 /* probe, state, status, flags, count, extra, tier: the last word of a slot's first line. */
 #define OT_META(slot) ((ot_word *)(void *)&(slot)->probe)
@@ -43,6 +44,8 @@ ot_commit(struct ot_writer *w, const struct ot_slot *e, uint64_t end)
     OT_STORE(&w->ring->recorded[e->tier], ++w->recorded[e->tier]);
     w->head = n + 1;
     OT_STORE_RELEASE(&w->ring->head, n + 1);
+    if (OT_UNLIKELY(n % OT_TURN == OT_TURN - 1) && w->turn != NULL)
+        w->turn();
     __builtin_prefetch(&w->slots[(n + 2) & w->mask], 1);
 }
 

@@ -13,6 +13,9 @@
 #endif
 
 #include "buffers.h"
+#include "drain.h"
+#include "entry.h"
+#include "progress.h"
 #include "recorder.h"
 
 #if defined(__linux__) && !defined(MADV_POPULATE_WRITE)
@@ -106,7 +109,7 @@ seed(struct ot_writer *w)
 }
 
 int
-ot_ring_add(uint64_t offset, uint32_t slots, uint32_t open_spans, uint64_t arena_bytes)
+ot_ring_add(uint64_t offset, uint32_t configured, uint32_t slots, uint32_t open_spans, uint64_t arena_bytes)
 {
     uint32_t index = ot_rec.header->ring_count;
     struct ot_writer *w = &ot_writers[index];
@@ -115,13 +118,14 @@ ot_ring_add(uint64_t offset, uint32_t slots, uint32_t open_spans, uint64_t arena
         return -1;
 #if defined(__linux__)
     /* map the pages now, so that the first records do not pay for faults; older kernels refuse, and then they do */
-    (void)madvise(ot_rec.base + offset, ring_bytes(slots, open_spans, arena_bytes), MADV_POPULATE_WRITE);
+    (void)madvise(ot_rec.base + offset, ring_bytes(slots, open_spans, arena_bytes) - round_up(slots),
+                  MADV_POPULATE_WRITE);
 #endif
     struct ot_ring *ring = &ot_rec.rings[index];
     ring->open_offset = offset;
     ring->arena_offset = offset + round_up((uint64_t)open_spans * sizeof(struct ot_slot));
     ring->slots_offset = ring->arena_offset + round_up(arena_bytes);
-    ring->marks_offset = ring->slots_offset + round_up((uint64_t)slots * sizeof(struct ot_slot));
+    ring->marks_offset = ring->slots_offset + round_up((uint64_t)configured * sizeof(struct ot_slot));
     ring->arena_bytes = arena_bytes;
     ring->capacity = slots;
     ring->open_capacity = open_spans;
@@ -131,7 +135,10 @@ ot_ring_add(uint64_t offset, uint32_t slots, uint32_t open_spans, uint64_t arena
     w->slots = (struct ot_slot *)(void *)(ot_rec.base + ring->slots_offset);
     w->open = (struct ot_slot *)(void *)(ot_rec.base + ring->open_offset);
     w->arena = ot_rec.base + ring->arena_offset;
+    w->marks = ot_rec.base + ring->marks_offset;
     w->mask = slots - 1;
+    w->configured = configured;
+    w->turn = ot_rec.epoch != OT_CLOSED && !ot_drain.mine ? ot_buffers_turn : NULL;
     w->arena_mask = arena_bytes - 1;
     w->free = stack;
     w->free_count = w->open_capacity = w->entries = open_spans;
@@ -142,13 +149,34 @@ ot_ring_add(uint64_t offset, uint32_t slots, uint32_t open_spans, uint64_t arena
     return (int)index;
 }
 
+/* What the dead writer of an adopted ring has left: its counts, and the entries that are free. */
+void
+ot_ring_entries(struct ot_writer *w)
+{
+    uint64_t head, recorded[OT_TIERS], values;
+    (void)ot_progress_look(w, &head, recorded, &values);
+    w->head = head; /* also of a record that was whole but for this */
+    memcpy(w->recorded, recorded, sizeof w->recorded);
+    w->values = values;
+    OT_STORE_RELEASE(&w->ring->head, head);
+    w->arena_head = (OT_LOAD(&w->ring->arena_head) + 7) & ~(uint64_t)7;
+    w->entries = w->open_capacity + w->extents * OT_EXTENT_ENTRIES;
+    w->free = malloc(sizeof *w->free * ((size_t)w->entries + 1));
+    w->free_count = 0;
+    for (uint32_t i = w->entries; w->free != NULL && i-- > 0;) {
+        if (OT_LOAD(&ot_entry(w, i)->state) == OT_SLOT_FREE)
+            w->free[w->free_count++] = i;
+    }
+    seed(w);
+}
+
 /* More spans are open at once than the ring's table has entries: go on in a new piece of the file. */
 bool
 ot_entries_grow(struct ot_writer *w)
 {
     struct ot_header *h = ot_rec.header;
     uint64_t offset = h->file_bytes, bytes = OT_EXTENT_ENTRIES * sizeof(struct ot_slot);
-    if (h->extent_count >= OT_MAX_EXTENTS)
+    if (h->extent_count >= OT_MAX_EXTENTS || ot_rec.adopted)
         return false;
     uint32_t *stack = realloc(w->free, sizeof *stack * (w->entries + OT_EXTENT_ENTRIES));
     if (stack == NULL)
@@ -217,22 +245,24 @@ static struct ot_writer *
 find_ring(uint64_t thread_id)
 {
     uint32_t count = ot_rec.header->ring_count;
+    count = count < OT_MAX_RINGS ? count : OT_MAX_RINGS;
     for (uint32_t i = 0; i < count; i++) {
-        if (OT_LOAD_ACQUIRE(&ot_writers[i].owner) == 0) {
+        if (ot_writers[i].ring != NULL && OT_LOAD_ACQUIRE(&ot_writers[i].owner) == 0) {
             take(&ot_writers[i], thread_id);
             return &ot_writers[i];
         }
     }
-    if (count < OT_MAX_RINGS) {
+    if (count < OT_MAX_RINGS && !ot_rec.adopted) {
         const struct ot_settings *s = &ot_rec.settings;
         uint64_t offset = ot_rec.header->file_bytes, bytes = ot_thread_ring_bytes(s);
         /* a ring is made as small as the others are now; the rest of its part of the file is a hole */
         uint32_t slots = ot_buffers_slots(s->thread_slots, OT_LOAD(&ot_rec.control->buffers_now));
-        uint64_t hole = ring_bytes(s->thread_slots, 0, 0) - ring_bytes(slots, 0, 0);
-        if (ot_reserve(ot_rec.fd, offset, bytes - hole) == 0 &&
-            (hole == 0 || ftruncate(ot_rec.fd, (off_t)(offset + bytes)) == 0)) {
+        uint64_t marks = round_up(s->thread_slots);
+        uint64_t hole = ring_bytes(s->thread_slots, 0, 0) - ring_bytes(slots, 0, 0) - marks + round_up(slots);
+        if (ot_reserve(ot_rec.fd, offset, bytes - marks - hole) == 0 &&
+            ot_reserve(ot_rec.fd, offset + bytes - marks, marks) == 0) {
             OT_STORE_RELEASE(&ot_rec.header->file_bytes, offset + bytes);
-            int index = ot_ring_add(offset, slots, thread_open_spans(s), thread_arena_bytes(s));
+            int index = ot_ring_add(offset, s->thread_slots, slots, thread_open_spans(s), thread_arena_bytes(s));
             if (index >= 0) {
                 take(&ot_writers[index], thread_id);
                 return &ot_writers[index];
@@ -240,7 +270,9 @@ find_ring(uint64_t thread_id)
         }
     }
     /* No room for another: share the last one, which the GIL makes safe. */
-    return &ot_writers[count - 1];
+    while (count > 0 && ot_writers[count - 1].ring == NULL) /* a damaged one */
+        count--;
+    return count > 0 ? &ot_writers[count - 1] : NULL;
 }
 
 struct ot_writer *

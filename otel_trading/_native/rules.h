@@ -33,6 +33,8 @@ bool ot_rules_note(const struct ot_selection *r, const struct ot_slot *s, unsign
 /* A span's turn has come; `forced`: there is no room to wait.  `threshold`: what its trace was kept by. */
 enum ot_verdict_on_span ot_rules_verdict(const struct ot_selection *r, const struct ot_slot *s, uint32_t bytes,
                                          bool forced, uint16_t *threshold);
+/* A span of the trace was kept, or dropped, by who drained before: the rest goes the same way. */
+void ot_rules_recall(const struct ot_selection *r, const struct ot_slot *s, bool kept);
 /* The trigger that a probe's name is, as a set; 0 for most. */
 unsigned ot_rules_named(uint32_t probe);
 /* Seconds that a trace can wait at most. */

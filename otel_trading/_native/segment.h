@@ -624,6 +624,8 @@ struct ot_life {
     uint64_t ending_ns;     /* owner: as ending; Unix time */
     uint64_t ending_name;   /* owner: as ending; name id of the exception's type */
     uint64_t drain_missing; /* owner: writer; 1: it ended with host AGENT and nobody to drain it */
+    uint64_t orders;        /* owner: writer; orders sent so far */
+    uint64_t rejects;       /* owner: writer; of them rejected */
 };
 
 /* A critical event with the state of the process: what it knew then.  Doubles' bits; NaN = not known. */
@@ -652,7 +654,7 @@ struct ot_vital {
 struct ot_pulse {
     uint64_t seq;           /* owner: drain; 2n+1 while written, 2n+2 when complete (release/acquire) */
     uint64_t unix_ns;       /* owner: drain */
-    uint64_t resident;      /* owner: drain; bytes, a number */
+    uint64_t resident;      /* owner: drain; bytes, a number; 0 = not known */
     uint64_t process_cpu;   /* owner: drain; cores that the process used since the pulse before */
     uint64_t cpu_load;      /* owner: drain; of the governor's newest reading */
     uint64_t memory_load;   /* owner: drain; likewise; of the tightest limit, a cgroup's or the system's */
@@ -660,13 +662,13 @@ struct ot_pulse {
     uint64_t spans;         /* owner: drain; spans recorded so far, a number */
     uint32_t active_orders; /* owner: drain */
     uint32_t market_age_ms; /* owner: drain; as in ot_vital */
-    uint32_t threads;       /* owner: drain */
+    uint32_t threads;       /* owner: drain; 0 = not known */
     uint32_t late_beats;    /* owner: drain; loops whose beat is late: bits by their numbers */
     uint64_t orders;        /* owner: drain; orders sent so far, a number */
     uint64_t rejects;       /* owner: drain; of them rejected, a number */
     uint64_t updates;       /* owner: drain; updates of market data so far, of all symbols, a number */
-    uint64_t major_faults;  /* owner: drain; page faults that read a disk, so far, a number */
-    uint64_t swap;          /* owner: drain; bytes of the process that are swapped out, a number */
+    uint64_t major_faults;  /* owner: drain; page faults that read a disk, so far, a number; all ones = not known */
+    uint64_t swap;          /* owner: drain; bytes of the process that are swapped out, a number; likewise */
     uint64_t reserved;
 };
 

@@ -3,6 +3,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "adopt.h"
 #include "doubles.h"
 #include "drain.h"
 #include "instruments.h"
@@ -37,6 +38,7 @@ struct picture {
     uint64_t file_bytes, resident_bytes, names_refused, faults, text_overwritten, values_overwritten;
     uint64_t attributes_dropped, open_spans;
     uint64_t ring_bytes;
+    uint32_t damaged; /* rings */
 };
 
 static void
@@ -97,9 +99,12 @@ draw(struct picture *p)
         return true;
     }
     memcpy(p->numbers, ot_rec.instruments, sizeof *p->numbers * p->instrument_count);
-    p->ring_count = OT_LOAD_ACQUIRE(&ot_rec.header->ring_count);
-    memcpy(p->rings, ot_rec.rings, sizeof *p->rings * p->ring_count);
+    p->ring_count = ot_drain.mine ? ot_drain_rings() : OT_LOAD_ACQUIRE(&ot_rec.header->ring_count);
+    p->damaged = ot_rec.adopted ? ot_adopt_damaged() : 0;
     for (uint32_t i = 0; i < p->ring_count; i++) {
+        if (ot_writers[i].ring == NULL)
+            continue;
+        memcpy(&p->rings[i], ot_writers[i].ring, sizeof *p->rings);
         const struct ot_slot *open = ot_writers[i].open;
         for (uint32_t e = 0; e < ot_writers[i].open_capacity; e++)
             p->open_spans += OT_LOAD(&open[e].state) == OT_SLOT_OPEN;
@@ -269,13 +274,13 @@ build(const struct picture *p)
              Py_BuildValue("{sKsKsK}", "passes", (unsigned long long)p->passes, "cpu_ns", (unsigned long long)p->cpu_ns,
                            "period_ms", (unsigned long long)p->period_ms)) == 0 &&
          set(result, "segment",
-             Py_BuildValue("{sKsKsKsKsKsKsKsKsKss}", "bytes", (unsigned long long)p->file_bytes, "ring_bytes",
+             Py_BuildValue("{sKsKsKsKsKsKsKsKsKsIss}", "bytes", (unsigned long long)p->file_bytes, "ring_bytes",
                            (unsigned long long)p->ring_bytes, "resident_bytes", (unsigned long long)p->resident_bytes,
                            "names_refused", (unsigned long long)p->names_refused, "faults",
                            (unsigned long long)p->faults, "text_overwritten", (unsigned long long)p->text_overwritten,
                            "values_overwritten", (unsigned long long)p->values_overwritten, "attributes_dropped",
                            (unsigned long long)p->attributes_dropped, "open_spans", (unsigned long long)p->open_spans,
-                           "clock", clock_name())) == 0;
+                           "rings_damaged", (unsigned)p->damaged, "clock", clock_name())) == 0;
     Py_XDECREF(probes);
     Py_XDECREF(instruments);
     Py_XDECREF(rings);

@@ -4,41 +4,51 @@ from __future__ import annotations
 
 from otel_trading import _layout as at
 from otel_trading._pure import otlp, wire
-from otel_trading._pure.kept import state_of
-from otel_trading._pure.names import names, probes
+from otel_trading._pure.kept import place_of, state_of
 from otel_trading._pure.passes import drain
-from otel_trading._pure.recorder import recorder
 from otel_trading._pure.tracestate import with_threshold
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import TypeAlias
 
     from otel_trading._native import SpanState
     from otel_trading._pure.kept import Kept
+    from otel_trading._pure.progress import Progress
+
+    Tiers: TypeAlias = tuple[int, int, int, int]
+
+
+_NONE = (0, 0, 0, 0)
+
+
+def _four(counts: Sequence[int]) -> Tiers:
+    return counts[0], counts[1], counts[2], counts[3]
 
 
 class Batch:
     """Spans that ``take`` handed over; they count as pending until ``settle``."""
 
-    __slots__ = ("_estimated", "_file", "_kept", "_limits", "_texts", "_tiers")
+    __slots__ = ("_estimated", "_file", "_kept", "_sent", "_settled", "_tables", "_tenure", "_tiers")
 
     def __init__(self, kept: list[Kept]) -> None:
         self._kept = kept
         self._file = drain.file
-        self._texts = names.texts  # of this segment; the next one has a list of its own
-        self._limits = recorder.limits[:3]
+        self._tables = drain.tables
+        self._tenure = drain.tenure
+        self._sent = self._settled = False
         counts = [0] * at.TIERS
         for slot, *_ in kept:
             counts[slot[at.OFF_SLOT_TIER] % at.TIERS] += 1
-        self._tiers = tuple(counts)
+        self._tiers = _four(counts)
         charged = sum(one[6] for one in kept)
         self._estimated = round(charged)
         drain.rules.bucket.took(sum(one[5] for one in kept), charged)
         drain.rules.room.counts[-1] += len(kept)
 
     @property
-    def tiers(self) -> tuple[int, ...]:
+    def tiers(self) -> Tiers:
         """How many of each tier."""
         return self._tiers
 
@@ -50,9 +60,75 @@ class Batch:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def _name(self, number: int) -> str:
-        texts = self._texts
-        return texts[number] if number < len(texts) else "other"
+    # ---- what becomes of them ----
+
+    def sent(self) -> None:
+        """Mark them as handed to the kernel whole: a drain that takes over from now on does not send them again."""
+        with drain.lock:
+            if self._settled or self._sent or self._tenure != drain.tenure:
+                return
+            self._sent = True
+            rings: set[Progress] = set()
+            for kept in self._kept:
+                number, tier = place_of(kept)
+                kept[7].settle(number, tier, at.MARK_SENT, sent=False)
+                rings.add(kept[7])
+            for ring in rings:
+                ring.publish()
+
+    def unsent(self) -> None:
+        """Take the mark back: the receiver has said that it did not take them."""
+        with drain.lock:
+            if self._settled or not self._sent or self._tenure != drain.tenure:
+                return
+            self._sent = False
+            rings: set[Progress] = set()
+            for kept in self._kept:
+                number, tier = place_of(kept)
+                kept[7].settle(number, tier, at.MARK_NONE, sent=True)
+                rings.add(kept[7])
+            for ring in rings:
+                ring.publish()
+
+    def settle(self, refused: int = 0, /) -> tuple[Tiers, Tiers]:
+        """They are exported, but for ``refused`` of them, which are taken for those of the lowest tiers.
+
+        Marks them so in the segment, and gives how many of each tier were exported, and refused.  Any thread may call
+        it; only the first call counts, a later one gives zeros.
+        """
+        if refused < 0:
+            raise ValueError("settle() wants a number of spans")
+        with drain.lock:
+            if self._settled:
+                return _NONE, _NONE
+            self._settled = True
+            lost = [0] * at.TIERS
+            for tier in reversed(range(at.TIERS)):
+                lost[tier] = min(self._tiers[tier], refused)
+                refused -= lost[tier]
+            exported = [count - gone for count, gone in zip(self._tiers, lost)]  # noqa: B905  four each
+            if self._tenure == drain.tenure:  # else another process has taken over what becomes of them
+                self._mark(exported, lost)
+            return _four(exported), _four(lost)
+
+    def _mark(self, exported: list[int], lost: list[int]) -> None:
+        """With the lock held."""
+        left = exported.copy()
+        rings: set[Progress] = set()
+        for kept in self._kept:
+            number, tier = place_of(kept)
+            kind = at.MARK_EXPORTED if left[tier] > 0 else at.MARK_REFUSED
+            left[tier] -= 1
+            kept[7].settle(number, tier, kind, sent=self._sent)
+            rings.add(kept[7])
+        for tier in range(at.TIERS):
+            drain.exported[tier] += exported[tier]
+            drain.refused[tier] += lost[tier]
+        for ring in rings:  # at once: until the next pass slots may be taken by newer records
+            ring.advance(0)
+            ring.publish()
+
+    # ---- what is sent ----
 
     def _check(self) -> None:
         if drain.file is None or drain.file is not self._file:
@@ -63,7 +139,7 @@ class Batch:
         self._check()
         states = []
         for slot, epoch, blocks, _, threshold, *_ in self._kept:
-            state = state_of(slot, epoch, blocks, self._limits, self._name)
+            state = state_of(slot, epoch, blocks, self._tables.limits, self._tables.name)
             if threshold:
                 state = (*state[:10], with_threshold(state[10], state[2], threshold), *state[11:])
             states.append(state)
@@ -74,7 +150,7 @@ class Batch:
 
     def scopes(self) -> list[str]:
         """JSON objects of their instrumentation scopes in order of first appearance; "" is our own."""
-        return list(dict.fromkeys(probes[self._probe(slot)].scope for slot, *_ in self._kept))
+        return list(dict.fromkeys(self._tables.probes[self._probe(slot)].scope for slot, *_ in self._kept))
 
     def otlp(self, resource: bytes, schema_url: bytes, scopes: Sequence[tuple[bytes, bytes]], /) -> bytes:
         """Encode an ExportTraceServiceRequest, as the stock exporter does.
@@ -87,7 +163,7 @@ class Batch:
             return b""
         spans: dict[str, list[bytes]] = {}
         for state in self.states():
-            probe = probes[state[0]]
+            probe = self._tables.probes[state[0]]
             spans.setdefault(probe.scope, []).append(otlp.span(state, probe))
         if len(scopes) != len(spans):
             raise ValueError(f"the batch has {len(spans)} scopes, not {len(scopes)}")

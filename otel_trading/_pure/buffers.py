@@ -21,6 +21,7 @@ _MOST = 24  # beyond that no ring has slots to lose
 _USEFUL = 2048  # slots that the steps leave a large main ring: less saves nothing and loses records
 _TRIES = 16
 _ROUNDS = 4
+_RESIZED = at.OFF_RING_RESIZED // 8
 _ASKED = (CONTROL + at.OFF_CONTROL_BUFFERS) // 8
 _NOW = (CONTROL + at.OFF_CONTROL_BUFFERS_NOW) // 8
 
@@ -69,7 +70,7 @@ def possible(file: SegmentFile, shift: int) -> bool:
 
 def ring_bytes(file: SegmentFile, shift: int) -> int:
     """Give the bytes of all rings' slots with that shift."""
-    return at.SIZE_SLOT * sum(slots_left(_configured(file, writer), shift) for writer in list(recorder.writers))
+    return at.SIZE_SLOT * sum(slots_left(_configured(file, writer), shift) for writer in list(drain.writers))
 
 
 def fit_buffers() -> int:
@@ -77,8 +78,11 @@ def fit_buffers() -> int:
 
     Where the platform can not take pages back, or there is no space to grow into, that is 0.
     """
+    if drain.adopted is not None:
+        keep_shrink(asked(drain.adopted))  # the rings are the writer's
+        return 0
     file = recorder.file
-    if file is None or _Fitting.busy:
+    if file is None or _Fitting.busy or not drain.drains:
         return 0
     shift = asked(file)
     if shift == file.words[_NOW]:
@@ -86,6 +90,37 @@ def fit_buffers() -> int:
     _Fitting.busy = True
     try:
         return _fit(file, shift)
+    finally:
+        _Fitting.busy = False
+
+
+def fit_unattended(*, on: bool) -> None:
+    """Have the writers themselves see to the rings' sizes from here on, while another process drains; or no longer."""
+    for writer in list(recorder.writers):
+        writer.turn = _turn if on else None
+    recorder.turn = _turn if on else None
+
+
+def _turn() -> None:
+    """Fit the rings, in the middle of recording: what does not fit any more is overwritten, and counted so."""
+    file = recorder.file
+    if file is None or drain.drains or _Fitting.busy:
+        return
+    shift = asked(file)
+    writers = list(recorder.writers)
+    if shift == file.words[_NOW]:
+        return
+    sizes = [(writer, writer.capacity, slots_left(_configured(file, writer), shift)) for writer in writers]
+    _Fitting.busy = True
+    try:
+        if not _reserved(file, sizes):
+            file.words[_ASKED] = file.words[_NOW]
+            return
+        for writer, before, slots in sizes:
+            if before != slots and resize(writer, slots, writer.head, 1) and slots < before:
+                give_back(writer, slots, before)
+        if all(writer.capacity == slots for writer, _, slots in sizes):
+            file.words[_NOW] = shift
     finally:
         _Fitting.busy = False
 
@@ -117,7 +152,9 @@ def _resize(writer: Writer, before: int, slots: int) -> int:
         with drain.lock:
             if before == slots or not writer.map:
                 return 0
-            if resize(writer, slots):
+            progress = drain.cursor(writer).progress
+            if resize(writer, slots, progress.done):
+                progress.resized(slots, writer.ring[_RESIZED])
                 return give_back(writer, slots, before) if slots < before else -pages_between(writer, before, slots)[1]
         drain_now(True)
     return 0

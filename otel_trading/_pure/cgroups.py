@@ -69,13 +69,13 @@ class Group:
 
 
 class Groups:
-    """The process's control groups, from its own up to where they are mounted."""
+    """A process's control groups, from its own up to where they are mounted."""
 
-    def __init__(self, root: str) -> None:
-        """Find them below ``root``, which stands for "/"."""
+    def __init__(self, root: str, pid: int = 0) -> None:
+        """Find those of a process, 0: of this one, below ``root``, which stands for "/"."""
         mounts = _mounts(root)
         levels: dict[str, list[str]] = {}  # by controller, "" for version 2
-        for line in read_text(f"{root}/proc/self/cgroup").splitlines():
+        for line in read_text(f"{root}/proc/{pid or 'self'}/cgroup").splitlines():
             _, controllers, path = [*line.split(":", 2), "", ""][:3]
             for controller in controllers.split(","):
                 if controller in mounts:

@@ -7,29 +7,53 @@ from math import frexp
 from otel_trading import _layout as at
 from otel_trading._pure.aggregate import Batch
 from otel_trading._pure.instruments import double
-from otel_trading._pure.names import probes
-from otel_trading._pure.writer import FLAGS, META, SPAN, STATE, TIER, VALUES
+from otel_trading._pure.writer import FLAGS, HEAD, META, SPAN, STATE, TIER, VALUES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from otel_trading._native import ExemplarState
+    from otel_trading._pure.clock import Clock
+    from otel_trading._pure.tables import Tables
+    from otel_trading._pure.writer import Writer
 
 SLOT = at.SIZE_SLOT // 8
 _LOW = at.OFF_SLOT_TRACE_LO // 8
 _PARENT = at.OFF_SLOT_PARENT_ID // 8
 _START = at.OFF_SLOT_START // 8
+_CAPACITY = at.OFF_RING_CAPACITY // 8
+_HALF = (1 << 32) - 1
 _END = at.OFF_SLOT_END // 8
+
+
+def copied(writer: Writer, first: int, most: int) -> Copy:
+    """Copy records from a ring, up to so many that lie one after another."""
+    place = first & writer.mask
+    count = min(most, writer.capacity - place)
+    start = writer.slots_at + place * at.SIZE_SLOT
+    copy = Copy(writer.piece.map[start : start + count * at.SIZE_SLOT], first)
+    if writer.ring[HEAD] >= first + writer.capacity:  # another process may have been writing there meanwhile
+        begin = start // 8
+        copy.seqs = writer.piece.words[begin : begin + count * SLOT : SLOT].tolist()
+    return copy
+
+
+def is_moving(writer: Writer) -> bool:
+    """Tell whether the writer has given the ring another size since the pass began; the next one follows it."""
+    capacity: int = writer.ring[_CAPACITY] & _HALF
+    return capacity != writer.capacity
 
 
 class Copy:
     """A copy of slots that lie one after another, by columns: lists of numbers, which no collector has to see."""
 
-    __slots__ = ("data", "ends", "first", "lows", "starts", "states", "words")
+    __slots__ = ("_kinds", "data", "ends", "first", "lows", "seqs", "starts", "states", "words")
 
     def __init__(self, data: bytes, first: int) -> None:
         self.data = data
+        self._kinds: dict[int, list[int]] | None = None
+        self.seqs: list[int] | None = None  # as they were after it was made, where they may have changed
         self.first = first
         self.words = words = memoryview(data).cast("Q")
         self.lows = words[_LOW::SLOT].tolist()
@@ -54,7 +78,18 @@ class Copy:
 
     def kinds(self) -> dict[int, list[int]]:
         """Give the places of the records that are whole, by their last word: probe, outcome, tier."""
+        if self._kinds is None:
+            self._kinds = self._sorted()
+        return self._kinds
+
+    def only(self, kinds: dict[int, list[int]]) -> None:
+        """Have it show these records alone."""
+        self._kinds = kinds
+
+    def _sorted(self) -> dict[int, list[int]]:
         seqs = self.words[::SLOT].tolist()
+        if self.seqs is not None:
+            seqs = [seq if seq == after else 0 for seq, after in zip(seqs, self.seqs)]  # noqa: B905  one each
         expected = range(2 * self.first + 2, 2 * (self.first + len(seqs)) + 2, 2)
         states = self.states
         if seqs == list(expected):
@@ -95,7 +130,9 @@ class Found:
         "tier",
     )
 
-    def __init__(self, copy: Copy, state: int, places: list[int], taken: list[int], epoch: int) -> None:
+    def __init__(
+        self, copy: Copy, state: int, places: list[int], taken: list[int], clock: Clock, tables: Tables
+    ) -> None:
         """Measure them; ``taken`` are the places of those that are sampled."""
         self.state = state
         self.is_span = state & STATE == SPAN
@@ -108,11 +145,18 @@ class Found:
         self.roots = 0
         self.durations: list[int] = []
         if self.is_span:
-            ends, starts = copy.ends, copy.starts
-            flags = state >> FLAGS
-            # Unix time minus ticks, where one is the one and the other the other.
-            ahead = epoch * ((not flags & at.FLAG_END_UNIX) - (not flags & at.FLAG_START_UNIX))
-            self.durations = durations = [ends[place] - starts[place] + ahead for place in places]
+            flags, probes = state >> FLAGS, tables.probes
+            if clock.is_plain:
+                ends, starts = copy.ends, copy.starts
+                # Unix time minus ticks, where one is the one and the other the other.
+                ahead = clock.epoch * ((not flags & at.FLAG_END_UNIX) - (not flags & at.FLAG_START_UNIX))
+                self.durations = durations = [ends[place] - starts[place] + ahead for place in places]
+            else:
+                self.durations = durations = [
+                    clock.unix(copy.ends[place], flags & at.FLAG_END_UNIX)
+                    - clock.unix(copy.starts[place], flags & at.FLAG_START_UNIX)
+                    for place in places
+                ]
             self.batch = Batch.of_durations(durations)
             sla_ns = probes[self.probe].sla_ns if self.probe < len(probes) else 0
             if sla_ns:
@@ -122,17 +166,17 @@ class Found:
             words = copy.words
             values = [double(words[SLOT * place + VALUES]) for place in places]
             self.batch = Batch.of_values(values)
-        self.exemplars = self._exemplars(copy, dict(zip(places, values)), epoch)  # noqa: B905  one each
+        self.exemplars = self._exemplars(copy, dict(zip(places, values)), clock)  # noqa: B905  one each
 
-    def _exemplars(self, copy: Copy, values: dict[int, float], epoch: int) -> list[ExemplarState]:
+    def _exemplars(self, copy: Copy, values: dict[int, float], clock: Clock) -> list[ExemplarState]:
         """Give the latest record of each power of two."""
         latest = {frexp(values[place])[1]: place for place in self.taken}
-        epoch *= not self.state >> FLAGS & at.FLAG_END_UNIX
+        is_unix = self.state >> FLAGS & at.FLAG_END_UNIX
         exemplars = []
         for place in latest.values():
             high, low, span = copy.words[SLOT * place + 1 : SLOT * place + 4].tolist()
             if span:
-                exemplars.append((values[place], high << 64 | low, span, max(0, epoch + copy.ends[place])))
+                exemplars.append((values[place], high << 64 | low, span, clock.unix(copy.ends[place], is_unix)))
         return exemplars
 
     def longer(self, ns: int) -> list[int]:

@@ -10,11 +10,13 @@ from otel_trading._pure.writer import ARENA_HEAD, HEAD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from otel_trading._pure.progress import Progress
     from otel_trading._pure.writer import Writer
 
 SEEN = at.OFF_RING_SEEN // 8
 TAIL = at.OFF_RING_TAIL // 8
 DRAINED = at.OFF_RING_DRAINED // 8
+_WORD = (1 << 64) - 1
 _SMOOTHING = 2e9  # ns
 
 
@@ -31,11 +33,33 @@ class Mark:
 
 
 class Cursor:
-    """One a ring; with the drain's lock held."""
+    """One a ring; with the drain's lock held.
 
-    __slots__ = ("aggregated", "arena", "arena_rate", "decided", "head", "lost", "marks", "rate", "when_ns")
+    How far it is stands in the ring's header too, for readers and for the next drain; what is there is not believed.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = (
+        "_ring",
+        "aggregated",
+        "arena",
+        "arena_rate",
+        "decided",
+        "drained",
+        "head",
+        "lost",
+        "marks",
+        "progress",
+        "rate",
+        "seen",
+        "tail",
+        "when_ns",
+    )
+
+    def __init__(self, writer: Writer, progress: Progress) -> None:
+        self._ring = writer.ring
+        self.progress = progress
+        self.seen = self.tail = 0
+        self.drained = [0] * (at.TIERS + 1)  # spans that were aggregated, a tier, then values
         self.marks: deque[Mark] = deque()
         self.aggregated = [0] * at.TIERS  # spans, of those that a verdict falls on
         self.decided = [0] * at.TIERS  # likewise
@@ -44,17 +68,29 @@ class Cursor:
         self.head = self.arena = 0
         self.rate = self.arena_rate = 0.0  # records and bytes a ns
 
+    def see(self, position: int) -> None:
+        """Have aggregated what lies before."""
+        self.seen = self._ring[SEEN] = position
+
+    def decide(self, position: int) -> None:
+        """Have decided on what lies before."""
+        self.tail = self._ring[TAIL] = position
+
+    def drain(self, number: int, count: int) -> None:
+        """Count records that were aggregated: spans by tier, values past the tiers."""
+        self.drained[number] += count
+        self._ring[DRAINED + number] = self.drained[number] & _WORD
+
     def mark(self, writer: Writer, now_ns: int) -> None:
         """Remember when what was aggregated so far was."""
-        ring = writer.ring
-        seen, arena = ring[SEEN], ring[ARENA_HEAD]
+        seen, arena = self.seen, writer.ring[ARENA_HEAD]
         if self.when_ns and now_ns > self.when_ns:
             passed = now_ns - self.when_ns
             weight = 1 - math.exp(-passed / _SMOOTHING)
             self.rate += weight * ((seen - self.head) / passed - self.rate)
             self.arena_rate += weight * ((arena - self.arena) / passed - self.arena_rate)
         self.when_ns, self.head, self.arena = now_ns, seen, arena
-        if seen > (self.marks[-1].position if self.marks else ring[TAIL]):
+        if seen > (self.marks[-1].position if self.marks else self.tail):
             self.marks.append(Mark(seen, now_ns, arena, list(self.aggregated)))
 
     def reached(self, tail: int) -> None:

@@ -7,10 +7,10 @@ from operator import itemgetter
 from time import monotonic_ns
 
 from otel_trading import _layout as at
-from otel_trading._pure.copies import SLOT, Copy
-from otel_trading._pure.cursors import SEEN, TAIL
+from otel_trading._pure.copies import SLOT, Copy, copied, is_moving
 from otel_trading._pure.keep_rules import SPAN_BYTES
-from otel_trading._pure.kept import blocks_of
+from otel_trading._pure.kept import blocks_of, share
+from otel_trading._pure.progress import GONE, KIND, code_of
 from otel_trading._pure.recorder import MASK
 from otel_trading._pure.room import spare
 from otel_trading._pure.traces import BEST_TIER, BY_TRIGGER, DECIDED, KEPT, THRESHOLD, TIERS, TRIGGERS
@@ -40,35 +40,35 @@ def decide(drain: Drain, file: SegmentFile, writer: Writer, everything: bool) ->
     """Decide on what has waited long enough in a ring, or on all that was aggregated."""
     ring, cursor = writer.ring, drain.cursor(writer)
     while True:
-        mask, tail, seen = writer.mask, ring[TAIL], ring[SEEN]
+        mask, tail, seen = writer.mask, cursor.tail, cursor.seen
         if tail >= seen:
             return
         stop, patient = (seen, True) if everything else _bound(drain, cursor, writer, tail)
         if cursor.marks:
             stop = min(stop, cursor.marks[0].position)
-        if stop <= tail:
+        if stop <= tail or is_moving(writer):
             return
         first = max(tail, min(ring[HEAD] - writer.capacity, stop))  # what lies before is overwritten
-        copy = _copied(writer, first, min(BATCH, stop - first)) if first < stop else None
+        copy = copied(writer, first, min(BATCH, stop - first)) if first < stop else None
         with drain.lock:
-            if ring[TAIL] != tail or writer.mask != mask:  # somebody else has moved it
+            if cursor.tail != tail or writer.mask != mask or is_moving(writer):  # somebody else has moved it
                 continue
             waits = False
             end = first
-            whole: dict[int, list[int]] = {}
+            codes, whole = sort(drain, cursor, copy) if copy is not None else (bytearray(), {})
             if copy is not None:
-                count, whole = len(copy.lows), _sorted(copy)
+                count = len(copy.lows)
                 end += count
                 if drain.exporting(file) and drain.rules.active:
                     cut = settle(drain, copy, whole, patient=patient)
                     if cut < count:
                         end, waits = first + cut, True
+                        codes = codes[:cut]
                         whole = {state: [p for p in places if p < cut] for state, places in whole.items()}
-                if ring[TAIL] != tail:  # a signal's handler
+                if cursor.tail != tail:  # a signal's handler
                     continue
-            ring[TAIL] = end
-            if copy is not None:
-                put(drain, file, writer, copy, whole, waited=True)
+            cursor.decide(end)
+            _let_go_on(drain, file, writer, copy, whole, codes, end)
             cursor.reached(end)
             drain.rules.traces.bound()
         if waits:
@@ -87,15 +87,49 @@ def _bound(drain: Drain, cursor: Cursor, writer: Writer, tail: int) -> tuple[int
     return (cursor.marks[0].position, age >= 2 * hold) if age >= hold else (tail, False)
 
 
-def _copied(writer: Writer, first: int, most: int) -> Copy:
-    place = first & writer.mask
-    count = min(most, writer.capacity - place)
-    start = writer.slots_at + place * at.SIZE_SLOT
-    return Copy(writer.piece.map[start : start + count * at.SIZE_SLOT], first)
+def _let_go_on(
+    drain: Drain,
+    file: SegmentFile,
+    writer: Writer,
+    copy: Copy | None,
+    kinds: dict[int, list[int]],
+    codes: bytearray,
+    end: int,
+) -> None:
+    """With the lock held: put what was decided where it belongs; without a copy all of it was overwritten."""
+    if copy is None:
+        drain.cursor(writer).progress.force(end)
+    else:
+        put(drain, file, writer, copy, kinds, codes, waited=True)
 
 
-def _sorted(copy: Copy) -> dict[int, list[int]]:
-    return {state: places for state, places in copy.kinds().items() if is_sampled(state)}
+def sort(drain: Drain, cursor: Cursor, copy: Copy) -> tuple[bytearray, dict[int, list[int]]]:
+    """Tell what is to be entered of a copy's records before anything is decided, and the kinds of those that are."""
+    size = len(copy.lows)
+    known = cursor.progress.known_codes(copy.first, size)
+    codes = bytearray([GONE]) * size if known is None else known
+    most, kinds = len(drain.tables.probes), {}
+    for state, places in copy.kinds().items():
+        if state & STATE != SPAN or state & 0xFFFF >= most:  # the latter: of a damaged file
+            continue
+        open_ = places
+        if known is not None and copy.first < cursor.progress.known:
+            past = cursor.progress.known - copy.first
+            open_ = [p for p in places if p >= past or known[p] & KIND == at.MARK_NONE]
+        is_out = state >> FLAGS & at.FLAG_UNSAMPLED
+        fill(codes, open_, code_of(at.MARK_DROPPED if is_out else at.MARK_NONE, state >> TIER & at.TIERS - 1))
+        if not is_out and open_:
+            kinds[state] = open_
+    return codes, kinds
+
+
+def fill(codes: bytearray, places: list[int], code: int) -> None:
+    """Set the codes of some places."""
+    if len(places) == len(codes):
+        codes[:] = bytes([code]) * len(codes)
+    else:
+        for place in places:
+            codes[place] = code
 
 
 def is_sampled(state: int) -> bool:
@@ -120,11 +154,18 @@ def settle(drain: Drain, copy: Copy, kinds: dict[int, list[int]], *, patient: bo
 
 
 def put(
-    drain: Drain, file: SegmentFile, writer: Writer, copy: Copy, kinds: dict[int, list[int]], *, waited: bool
+    drain: Drain,
+    file: SegmentFile,
+    writer: Writer,
+    copy: Copy,
+    kinds: dict[int, list[int]],
+    codes: bytearray,
+    *,
+    waited: bool,
 ) -> None:
     """With the lock held: put what is kept of decided spans into the queue, and account for all of them.
 
-    What has ``waited`` was counted when it was seen.
+    ``codes`` are those of ``sort``.  What has ``waited`` was counted when it was seen.
     """
     cursor, exporting, rules = drain.cursor(writer), drain.exporting(file), drain.rules
     threshold = file.words[drain.THRESHOLD]
@@ -143,9 +184,14 @@ def put(
                 words = [word for word in words if word & KEPT]
         elif exporting:
             taken = [p for p in places if lows[p] & MASK >= threshold] if threshold else places
-        drain.sampled_out[tier] += len(places) - len(taken)
+        if len(taken) < len(places):
+            drain.sampled_out[tier] += len(places) - len(taken)
+            fill(codes, places, code_of(at.MARK_DROPPED, tier))
+            if taken:
+                fill(codes, taken, code_of(at.MARK_NONE, tier))
         if taken:
             chosen += _of_kind(drain, writer, copy, state, taken, words)
+    cursor.progress.enter(copy.first, codes)
     if chosen:
         if len(kinds) > 1:
             chosen.sort(key=_place)
@@ -156,27 +202,28 @@ def _of_kind(
     drain: Drain, writer: Writer, copy: Copy, state: int, places: list[int], words: list[int]
 ) -> list[tuple[int, Kept]]:
     """Give spans of one kind as they go into the queue, with their places; ``words`` are their traces', if governed."""
-    data, epoch, rules = copy.data, drain.epoch, drain.rules
+    data, clock, rules = copy.data, drain.clock, drain.rules
+    progress, epoch = drain.cursor(writer).progress, drain.clock.epoch
     raw = _estimate(state) if words else 0
     charge = rules.bucket.charged(raw)
     thresholds = [word >> THRESHOLD & _THRESHOLD_MASK for word in words] if words else [0] * len(places)
     each = at.SIZE_SLOT
-    if not state & EXTRA:
+    if not state & EXTRA and clock.is_plain:
         return [
-            (p, (data[each * p : each * p + each], epoch, _NO_BLOCKS, 0, threshold, raw, charge))
+            (p, (data[each * p : each * p + each], epoch, _NO_BLOCKS, 0, threshold, raw, charge, progress))
             for p, threshold in zip(places, thresholds)  # noqa: B905  one each
         ]
     chosen: list[tuple[int, Kept]] = []
     for p, threshold in zip(places, thresholds):  # noqa: B905  one each
-        slot = copy.slot(p)
-        blocks, size, gone = blocks_of(writer, slot)
+        slot, epoch = clock.placed(copy.slot(p))
+        blocks, size, gone = blocks_of(writer, slot) if state & EXTRA else (_NO_BLOCKS, 0, 0)
         drain.text_overwritten += gone
         if words:
             if size:
                 rules.mean_blocks += _WEIGHT * (size - rules.mean_blocks)
             raw = _estimate(state) + size + (_ERROR_BYTES if copy.words[SLOT * p + TYPES] >> 32 else 0)
             charge = rules.bucket.charged(raw)
-        chosen.append((p, (slot, epoch, blocks, size, threshold, raw, charge)))
+        chosen.append((p, (slot, epoch, blocks, size, threshold, raw, charge, progress)))
     return chosen
 
 
@@ -213,18 +260,15 @@ def count(drain: Drain, copy: Copy, state: int, places: list[int], words: list[i
 
 def _enqueue(drain: Drain, spans: list[Kept]) -> None:
     queue = drain.queue
-    if not any(kept[3] for kept in spans):
-        room = max(queue.limit - len(queue.spans), 0)
-        refused = spans[room:]
-        spans = spans[:room]
+    refused = []
+    if len(queue.spans) + len(spans) <= share(queue.limit, at.TIERS - 1) and not any(kept[3] for kept in spans):
         queue.spans.extend(spans)
         charge = sum(kept[6] for kept in spans)
     else:
         put = [queue.put(kept) for kept in spans]
         refused = [kept for kept, done in zip(spans, put) if not done]  # noqa: B905  one each
         charge = sum(kept[6] for kept, done in zip(spans, put) if done)  # noqa: B905
-    for kept in refused:
-        drain.refused[kept[0][at.OFF_SLOT_TIER] % at.TIERS] += 1
+    drain.refuse(refused)
     if charge:
         drain.rules.bucket.take(charge)
     drain.rules.bucket.pending = 0.0

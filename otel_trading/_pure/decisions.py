@@ -7,7 +7,7 @@ import time
 
 from otel_trading import _layout as at
 from otel_trading._pure.mapped import CONTROL
-from otel_trading._pure.recorder import recorder
+from otel_trading._pure.passes import drain
 from otel_trading._pure.waits import waits
 
 TYPE_CHECKING = False
@@ -66,14 +66,14 @@ def note(file: SegmentFile, decisions: list[Decision], mode: int) -> None:
 
 def count() -> int:
     """Tell how many there have been in the present segment."""
-    file = recorder.file
+    file = drain.file
     return 0 if file is None else file.words[file.readings // 8 + _COUNT]
 
 
 def misfit() -> bool:
-    """Tell whether the rings have another size than they should."""
-    file = recorder.file
-    return file is not None and file.words[_BUFFERS] != file.words[_BUFFERS_NOW]
+    """Tell whether the rings have another size than they should, and this process can change that."""
+    file = drain.file
+    return file is not None and drain.adopted is None and file.words[_BUFFERS] != file.words[_BUFFERS_NOW]
 
 
 class _Fit:

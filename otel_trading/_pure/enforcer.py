@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from math import inf, isnan
+from math import inf, isnan, nan
 
 from otel_trading import _layout as at
 from otel_trading._pure import buffers
 from otel_trading._pure.decisions import Decision
 from otel_trading._pure.mapped import CONTROL
-from otel_trading._pure.names import instruments
-from otel_trading._pure.rules import mode_share, strictest, word_of
+from otel_trading._pure.passes import drain
+from otel_trading._pure.rules import mode_share, share_of, strictest, word_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +27,10 @@ _SHED = CONTROL // 8 + at.OFF_CONTROL_SHED // 8
 _ROLLOUT = CONTROL // 8 + at.OFF_CONTROL_ROLLOUT // 8
 _GENERATION = CONTROL // 8 + at.OFF_CONTROL_GENERATION // 8
 _EXPORTS_WAIT = CONTROL // 8 + at.OFF_CONTROL_EXPORTS_WAIT // 8
+_VIOLATIONS = at.OFF_READINGS_VIOLATIONS // 8
+_IN_A_ROW = at.OFF_READINGS_IN_A_ROW // 8
+_CLOSE = 1e-9
+_MOST_SHIFT = 32
 
 
 class _Step:
@@ -73,6 +77,24 @@ class Enforcer:
         """How many are in force."""
         waits = self._file.words[_EXPORTS_WAIT]
         return len(self._rates) + len(self._sizes) + sum(bool(waits & bit) for bit in _WAITING.values())
+
+    def resume(self) -> None:
+        """Go on with what another governor has given up: what it shed comes back as one step, sizes as they went."""
+        words, first = self._file.words, self._file.readings // 8
+        self.violations = list(words[first + _VIOLATIONS : first + _VIOLATIONS + at.BUDGETS])
+        self.in_a_row = words[first + _IN_A_ROW]
+        before = self._as_it_is(_Step(at.BUDGET_CPU, nan, nan))
+        for tier in _SHEDDABLE:
+            left = mode_share(self._mode, tier)
+            share = share_of(words[_SHED + tier]) / left if left > 0 else 1.0  # what a mode takes all of is not known
+            if share < 1.0 - _CLOSE:
+                self._shares[tier] = share
+        if self._shares != before.shares:
+            self._push(self._rates, before)
+        for shift in range(0, min(buffers.asked(self._file), _MOST_SHIFT), buffers.STEP):
+            step = _Step(at.BUDGET_MEMORY, nan, nan)
+            step.shares, step.buffers = before.shares, shift
+            self._push(self._sizes, step)
 
     def tick(self, figures: Figures, policy: Policy) -> list[Decision]:
         """Give up what has to be, or take it back; gives the decisions."""
@@ -273,14 +295,15 @@ class Enforcer:
         if isnan(cpu_load):
             return
         percent, memory = cpu_load * 100, self._file.map
-        for number, instrument in enumerate(instruments):
-            if not instrument.off_cpu or not instrument.tier:
+        for number, instrument in enumerate(drain.tables.instruments):
+            first = self._file.instruments + at.SIZE_INSTRUMENT * number
+            off_cpu, place = memory[first + at.OFF_INSTRUMENT_OFF_CPU], first + at.OFF_INSTRUMENT_OFF
+            if not off_cpu or not instrument.tier:
                 continue
-            place = self._file.instruments + at.SIZE_INSTRUMENT * number + at.OFF_INSTRUMENT_OFF
             if memory[place]:
-                if percent < instrument.off_cpu - _HYSTERESIS:
+                if percent < off_cpu - _HYSTERESIS:
                     memory[place] = 0
-            elif percent >= instrument.off_cpu:
+            elif percent >= off_cpu:
                 memory[place] = 1
 
     def rest(self) -> None:
@@ -288,5 +311,5 @@ class Enforcer:
         buffers.small.taken()
         buffers.ask(self._file, 0)
         self._file.words[_EXPORTS_WAIT] = 0
-        for number in range(len(instruments)):
+        for number in range(len(drain.tables.instruments)):
             self._file.map[self._file.instruments + at.SIZE_INSTRUMENT * number + at.OFF_INSTRUMENT_OFF] = 0

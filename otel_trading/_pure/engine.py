@@ -91,6 +91,14 @@ class Engine:
         self._held = inf  # when the readings last asked for it, or could not be told
         self._failing: set[int] = set()
 
+    def resume(self, file: SegmentFile) -> None:
+        """Go on with the mode that another governor has left in force."""
+        words = file.words
+        self.in_force = words[_MODE] if words[_MODE] < at.MODES else at.MODE_NORMAL
+        self._forced = 1 <= words[_FORCED] <= at.MODES
+        if not self._forced and self.in_force != at.MODE_NORMAL:
+            self._mode, self._reason = self.in_force, words[_REASON]
+
     @property
     def failing(self) -> bool:
         """Whether something can not be told that has to be."""

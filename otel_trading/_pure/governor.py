@@ -21,6 +21,7 @@ from otel_trading._pure.instruments import number_of
 from otel_trading._pure.mapped import CONTROL
 from otel_trading._pure.market import watch
 from otel_trading._pure.meter import meter
+from otel_trading._pure.passes import drain
 from otel_trading._pure.pressure import Pressure
 from otel_trading._pure.recorder import recorder
 from otel_trading._pure.rules import Policy
@@ -40,6 +41,7 @@ _LAST_WAIT = 5.0  # seconds for a tick that is going on
 _MODE = (CONTROL + at.OFF_CONTROL_MODE) // 8
 _READINGS = struct.Struct("<QQ6d5d6dQQQ5QQQdd4Q").pack_into
 _TICKS = at.OFF_READINGS_TICKS
+_PID = at.OFF_HEADER_PID // 4
 _FAILED = at.OFF_READINGS_FAILED // 8
 _WHOLE = (1 << 64) - 1
 
@@ -101,7 +103,7 @@ class Governor:
                 return
 
     def _period(self) -> float:
-        file = recorder.file
+        file = drain.file
         policy = None if file is None else self._policy(file)
         return _IDLE if policy is None or not policy.active else policy.period
 
@@ -115,14 +117,14 @@ class Governor:
         self._enforcer = Enforcer(file, self._engine)
         buffers.small.taken()
         watch.reset()
-        meter.reset()
+        meter.reset(file, whole_process=drain.adopted is not None)
 
     # ---- a tick ----
 
     def tick(self, given: Mapping[str, float]) -> int:
         """Make one tick; gives how many decisions there have been."""
         with self.lock:
-            file = recorder.file
+            file = drain.file  # own, or another process's
             if file is None or file is not self._file:
                 return 0
             policy = self._policy(file)
@@ -158,6 +160,8 @@ class Governor:
                 note(file, [Decision(at.DECISION_WORKS, at.REASON_NONE, 0.0, 0.0, 1.0, 0.0)], self._engine.in_force)
 
     def _tick(self, file: SegmentFile, policy: Policy, given: Mapping[str, float]) -> None:
+        if file.words[(file.readings + _TICKS) // 8] != self._ticks:
+            self._resume(file)
         engine, enforcer = self._engine, self._enforcer
         figures = self._look(file, policy, given)
         mode = engine.in_force
@@ -169,11 +173,20 @@ class Governor:
         keeping.keep_plan(figures.now, policy.limits(engine.in_force)[at.BUDGET_NETWORK])
         self._write(file, figures)
 
+    def _resume(self, file: SegmentFile) -> None:
+        """Go on where another process has governed this segment, before or meanwhile: what it left in force stays."""
+        self._ticks = file.words[(file.readings + _TICKS) // 8]
+        self._engine = Engine()
+        self._engine.resume(file)
+        self._enforcer = Enforcer(file, self._engine)
+        self._enforcer.resume()
+        meter.resume(file)
+
     def _look(self, file: SegmentFile, policy: Policy, given: Mapping[str, float]) -> Figures:
         """Measure what is not given."""
         figures = Figures(given["now"] if "now" in given else time.monotonic())
         if self._pressure is None:
-            self._pressure = Pressure(self.root)
+            self._pressure = Pressure(self.root, file.halves[_PID] if drain.adopted is not None else 0)
         self._pressure.look(figures)
         watch.look(file, figures, policy)
         meter.look(file, figures, policy)
@@ -198,7 +211,7 @@ class Governor:
         words, seq = file.words, file.readings // 8
         kept = keeping.keep_readings()
         enforcer = self._enforcer
-        self._ticks += 1
+        self._ticks = self._ticks + 1 & _WHOLE
         words[seq] = before = words[seq] + 1 | 1
         _READINGS(
             file.map,
@@ -215,8 +228,8 @@ class Governor:
             *meter.shares,
             meter.segment_bytes,
             meter.heap_bytes,
-            meter.network,
-            meter.disk,
+            meter.network_total & _WHOLE,
+            meter.disk_total & _WHOLE,
             meter.cpu_total_ns,
             *enforcer.violations,
             enforcer.steps,
@@ -256,7 +269,7 @@ def govern(readings: Mapping[str, float] | None = None, /) -> int:
 
 def mode() -> int:
     """Give the mode in force, MODE_*; NORMAL without a segment."""
-    file = recorder.file
+    file = recorder.file or drain.file
     return at.MODE_NORMAL if file is None else file.words[_MODE]
 
 

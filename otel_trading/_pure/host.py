@@ -1,4 +1,4 @@
-"""The drain's embedded host: its thread, the exporters' side of its queue, and the accounts."""
+"""The drain's host: its thread, the exporters' side of its queue, and the accounts."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from otel_trading import _layout as at
 from otel_trading._pure.batch import Batch
 from otel_trading._pure.mapped import CONTROL
 from otel_trading._pure.passes import drain
+from otel_trading._pure.recorder import recorder
+from otel_trading._pure.tables import OWN
 from otel_trading._pure.waits import waits
 
 TYPE_CHECKING = False
@@ -34,12 +36,14 @@ class _Host:
         self.ending: Event | None = None
 
     def start(self, period_ms: int) -> None:
-        from threading import Event, Thread  # only who records needs it
+        from otel_trading._real_threads import real_threading  # only who records needs threads
+
+        threading = real_threading()
 
         drain.period_ms = period_ms
         if self.thread is None:
-            self.ending = ending = Event()
-            self.thread = Thread(target=_run, args=(ending,), name="otel-drain", daemon=True)
+            self.ending = ending = threading.Event()
+            self.thread = threading.Thread(target=_run, args=(ending,), name="otel-drain", daemon=True)
             self.thread.start()
 
     def stop(self, timeout: float) -> bool:
@@ -80,6 +84,7 @@ def drain_start(period_ms: int, /) -> None:
     """Start the drain's thread.  Raises ValueError for a period that is not 1 to 60000 ms."""
     if not 1 <= period_ms <= _LONGEST_PERIOD:
         raise ValueError("the period is 1 to 60000 ms")
+    drain.unasked = False  # who keeps spans has said so by now
     _host.start(period_ms)
 
 
@@ -93,6 +98,7 @@ def drain_now(decide: bool = False, /) -> int:  # noqa: FBT001, FBT002  the inte
 
     ``decide``: no trace waits for its verdict any longer: what was recorded before the call is in the queue or out.
     """
+    drain.unasked = False
     return drain.run(decide)
 
 
@@ -105,8 +111,10 @@ def keep(capacity: int, block_bytes: int = _BLOCK_BYTES, /) -> None:
         raise ValueError(f"the queue holds at most {_MOST_KEPT} spans")
     if block_bytes < 0:
         raise ValueError("the queue can not hold less than no bytes")
-    drain.run(True)  # what was recorded so far falls under what was said so far
+    if not drain.unasked:
+        drain.run(True)  # what was recorded so far falls under what was said so far
     with drain.lock:
+        drain.unasked = False
         drain.queue.limit = drain.queue.asked = capacity
         drain.queue.most_bytes = block_bytes
         drain.rules.room.restart()
@@ -125,23 +133,14 @@ def take(limit: int, /) -> Batch:
         return Batch(drain.queue.take(limit))
 
 
-def settle(exported: tuple[int, int, int, int], refused: tuple[int, int, int, int], /) -> None:
-    """Say what became of spans that were taken, a tier."""
-    for counts in (exported, refused):
-        if not isinstance(counts, tuple) or len(counts) != at.TIERS:
-            raise TypeError("settle() takes two tuples of four counts")
-    with drain.lock:
-        for tier in range(at.TIERS):
-            drain.exported[tier] += exported[tier]
-            drain.refused[tier] += refused[tier]
-
-
 def accounts() -> list[dict[str, int]]:
     """After a pass: one dict a tier with recorded, exported, sampled_out, overwritten, refused, pending."""
     drain.run()
     rows = []
     with drain.lock:
         drain.look()
+        if drain.file is not None and not drain.drains:
+            _take_in(drain.file)
         for tier in range(at.TIERS):
             refused = drain.refused[tier] + drain.refused_at_the_door[tier]
             row = {
@@ -151,9 +150,22 @@ def accounts() -> list[dict[str, int]]:
                 "overwritten": drain.overwritten[tier],
                 "refused": refused,
             }
-            row["pending"] = 2 * row["recorded"] - sum(row.values())
+            row["pending"] = max(0, 2 * row["recorded"] - sum(row.values()))
             rows.append(row)
     return rows
+
+
+def _take_in(file: SegmentFile) -> None:
+    """See what has become of the spans, where another process drains."""
+    accounts = file.accounts // 8
+    for field, counts in (
+        (at.OFF_ACCOUNTS_EXPORTED, drain.exported),
+        (at.OFF_ACCOUNTS_SAMPLED_OUT, drain.sampled_out),
+        (at.OFF_ACCOUNTS_OVERWRITTEN, drain.overwritten),
+        (at.OFF_ACCOUNTS_REFUSED, drain.refused),
+    ):
+        first = accounts + field // 8
+        counts[:] = file.words[first : first + at.TIERS].tolist()
 
 
 # ---- life ----
@@ -162,9 +174,11 @@ def accounts() -> list[dict[str, int]]:
 def open_drain(file: SegmentFile) -> None:
     """Begin to drain a segment that is laid out."""
     with drain.lock:
+        drain.use(OWN)
         drain.reset(file.created_ns)
         drain.second = time.perf_counter_ns() // 1_000_000_000
         drain.file = file
+        drain.begin_tenure(at.HOST_EMBEDDED)
     drain.calibrate(file)
 
 
@@ -177,12 +191,11 @@ def close_drain() -> None:
     drain.run(True)
     with drain.lock:
         drain.look()
-        queue = drain.queue
-        for slot, *_ in queue.spans:  # lost to the exporters
-            drain.refused[slot[at.OFF_SLOT_TIER] % at.TIERS] += 1
-        queue.spans.clear()
-        queue.bytes = 0
-        drain.publish(file)
+        if drain.drains:
+            drain.refuse(drain.queue.spans)  # lost to the exporters
+        else:
+            _take_in(file)
+        drain.end_tenure()
         drain.last_instruments = instrument_table(file)
         drain.file = None
         drain.rules.share(None)
@@ -191,7 +204,13 @@ def close_drain() -> None:
 def forked() -> None:
     """Forget, in a child, what was counted in the parent, and who held the lock there."""
     drain.lock = RLock()
+    adopted, drain.adopted = drain.adopted, None
+    recorder.adopted_file = None
+    if adopted is not None:
+        adopted.close()
     drain.file = None
+    drain.drains = False
+    drain.use(OWN)
     drain.reset(0)
     waits.forked()
     _host.forked()

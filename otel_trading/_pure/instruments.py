@@ -9,6 +9,7 @@ from time import perf_counter_ns as clock
 from otel_trading import _layout as at
 from otel_trading._pure.frames import NO_ID, NO_TRACE, top
 from otel_trading._pure.names import names
+from otel_trading._pure.queue_gauge import queue
 from otel_trading._pure.recorder import meta_word, recorder
 from otel_trading._pure.writer import GATE, observe
 
@@ -38,6 +39,9 @@ def bits(number: float) -> int:
     """Give the word that holds a double."""
     word: int = _WORD.unpack(_DOUBLE.pack(number))[0]
     return word
+
+
+NAN = bits(math.nan)
 
 
 def number_of(value: float) -> float:
@@ -80,6 +84,8 @@ class Instrument:
         self.kind = _KINDS[type(self)]
         self._known: bytes | None = None  # what the gate shows when the tier is on
         self.id = names.register_instrument(self)
+        if recorder.file is not None:
+            queue.present(recorder.file)
 
     def _place(self) -> tuple[SegmentFile, int] | None:
         """Give the file and the index of the instrument's first word; None where nothing is recorded now."""
@@ -153,6 +159,15 @@ class Gauge(Instrument):
         file, index = place
         file.words[index + _VALUE] = bits(number)
         _updated(file.words, index)
+
+
+def queue_gauge(gauge: Gauge | None, /) -> None:
+    """Say which gauge is the length of the program's queue; None: the one that is called so."""
+    if gauge is not None and not isinstance(gauge, Gauge):
+        raise TypeError("queue_gauge() takes a Gauge, or None")
+    queue.ask(None if gauge is None else gauge.id)
+    if recorder.file is not None:
+        queue.present(recorder.file)
 
 
 class Histogram(Instrument):

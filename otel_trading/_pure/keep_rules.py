@@ -13,8 +13,8 @@ from time import monotonic_ns
 from otel_trading import _layout as at
 from otel_trading._pure.bucket import NEVER, Bucket, poured, rounded
 from otel_trading._pure.mapped import CONTROL
-from otel_trading._pure.names import probes
 from otel_trading._pure.room import Room
+from otel_trading._pure.tables import OWN
 from otel_trading._pure.traces import (
     ASKED,
     BEST_TIER,
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from otel_trading._pure.kept import Queue
     from otel_trading._pure.mapped import SegmentFile
     from otel_trading._pure.shared_file import SharedFile
+    from otel_trading._pure.tables import Tables
 
 _LIMITING = TIERS | THRESHOLDS | UNREACHED
 MASK = (1 << at.SAMPLE_BITS) - 1
@@ -75,6 +76,7 @@ class Rules:
     def __init__(self) -> None:
         self.traces = Traces()
         self.bucket = Bucket()
+        self.tables: Tables = OWN
         self.reset()
 
     def reset(self) -> None:
@@ -192,6 +194,7 @@ class Rules:
             triggers = 1 << TRIGGER + at.TRIGGER_ERROR
         if flags & at.FLAG_INTERRUPTED:
             triggers |= 1 << TRIGGER + at.TRIGGER_INTERRUPTED
+        probes = self.tables.probes
         if probe < len(probes) and not probes[probe].scope:
             named = _BY_NAME.get(probes[probe].name)
             if named is not None:

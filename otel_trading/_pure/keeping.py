@@ -7,7 +7,6 @@ import math
 from otel_trading import _layout as at
 from otel_trading._pure.aggregate import table_bytes
 from otel_trading._pure.passes import drain
-from otel_trading._pure.recorder import recorder
 from otel_trading._pure.traces import BYTES
 
 TYPE_CHECKING = False
@@ -49,7 +48,7 @@ def keep_readings() -> dict[str, Any]:
     """Tell ``horizon`` (s), ``tokens`` (bytes), ``threshold`` (4), ``kept`` (8), ``missed`` (8), ``dropped``."""
     rules = drain.rules
     with drain.lock:
-        times = [drain.cursor(writer).horizon_ns(writer) for writer in recorder.writers]
+        times = [drain.cursor(writer).horizon_ns(writer) for writer in drain.writers]
         return {
             "horizon": min([rules.hold_ns, *times]) / _NS,
             "tokens": math.inf if rules.bucket.network == math.inf else float(rules.bucket.tokens),

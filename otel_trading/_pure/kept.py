@@ -14,15 +14,22 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from otel_trading._native import SpanState
+    from otel_trading._pure.progress import Progress
     from otel_trading._pure.spanstate import Block
     from otel_trading._pure.writer import Writer
 
     # of the slot's bytes, the Unix time of tick 0, the arena blocks, newest first, and their bytes; the threshold by
-    # which its trace was kept, about how many bytes it is as sent, and what the bucket was charged
-    Kept: TypeAlias = tuple[bytes, int, list[Block], int, int, int, float]
+    # which its trace was kept, about how many bytes it is as sent, and what the bucket was charged; its ring's progress
+    Kept: TypeAlias = tuple[bytes, int, list[Block], int, int, int, float, Progress]
 
 
 _LONGEST = 8 << 20  # bytes of one record's blocks
+_LAST_TIME = (1 << 63) - 1  # ns since 1970
+
+
+def share(room: int, tier: int) -> int:
+    """Give the part of the queue's room that a tier may fill: P0 all of it, each lower one an eighth less."""
+    return max(room - room * tier // 8, 1) if room > 0 else 0
 
 
 class Queue:
@@ -36,8 +43,11 @@ class Queue:
         self.spans: deque[Kept] = deque()
 
     def put(self, kept: Kept) -> bool:
-        """Add one; False where there is no room.  With the drain's lock held."""
-        if len(self.spans) >= self.limit or (kept[3] and self.bytes + kept[3] > self.most_bytes):
+        """Add one; False where there is no room for its tier.  With the drain's lock held."""
+        tier = kept[0][at.OFF_SLOT_TIER] % at.TIERS
+        if len(self.spans) >= share(self.limit, tier):
+            return False
+        if kept[3] and self.bytes + kept[3] > share(self.most_bytes, tier):
             return False
         self.bytes += kept[3]
         self.spans.append(kept)
@@ -48,6 +58,11 @@ class Queue:
         taken = [self.spans.popleft() for _ in range(min(count, len(self.spans)))]
         self.bytes -= sum(kept[3] for kept in taken)
         return taken
+
+    def clear(self) -> None:
+        """Forget them.  With the drain's lock held."""
+        self.spans.clear()
+        self.bytes = 0
 
     def take_newest(self, count: int) -> list[Kept]:
         """Hand over the newest.  With the drain's lock held."""
@@ -106,7 +121,13 @@ def unix_times(slot: tuple[int, ...], epoch: int) -> tuple[int, int]:
     start, end, flags = slot[5], slot[6], slot[10]
     start = start if flags & at.FLAG_START_UNIX else max(0, epoch + start)
     end = end if flags & at.FLAG_END_UNIX else max(0, epoch + end)
-    return start, end
+    return min(start, _LAST_TIME), min(end, _LAST_TIME)
+
+
+def place_of(kept: Kept) -> tuple[int, int]:
+    """Give a kept span's number in its ring, and its tier."""
+    slot = kept[0]
+    return int.from_bytes(slot[:8], "little") // 2 - 1, slot[at.OFF_SLOT_TIER] % at.TIERS
 
 
 def state_of(

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 from time import perf_counter_ns as clock
+from time import time_ns
 
 from otel_trading import _layout as at
 from otel_trading._pure import host, ids
 from otel_trading._pure.attributes import failed
 from otel_trading._pure.governor import governor
+from otel_trading._pure.hosts import let_go
+from otel_trading._pure.inheriting import disinherit
 from otel_trading._pure.mapped import SegmentFile, Settings
 from otel_trading._pure.names import names
 from otel_trading._pure.orders import table as orders
+from otel_trading._pure.passes import drain
 from otel_trading._pure.recorder import recorder
 from otel_trading._pure.writer import OPEN, STATE, finish, flag
 
@@ -40,7 +44,7 @@ def open(  # noqa: A001  the backend's interface
     and RuntimeError where a segment is open already.
     """
     with recorder.lock:
-        if recorder.file is not None or recorder.writers:  # the latter: it is being closed
+        if recorder.file is not None or recorder.writers or drain.adopted is not None:  # the second: being closed
             raise RuntimeError("a segment is open already")
         file = SegmentFile(
             fd,
@@ -67,8 +71,14 @@ def open(  # noqa: A001  the backend's interface
 
 
 def close() -> None:
-    """Stop recording, run a last pass of the drain, mark the segment closed, unmap it.  Idempotent."""
+    """Stop recording, run a last pass of the drain, mark the segment closed, unmap it.  Idempotent.
+
+    One that is only adopted is let go.
+    """
     recorder.reopen = None
+    if drain.adopted is not None:
+        let_go()
+        return
     if recorder.file is not None:
         governor.stop()
     with recorder.lock:
@@ -79,6 +89,7 @@ def close() -> None:
     host.close_drain()
     file.halves[at.OFF_HEADER_CLOSED // 4] = 1
     recorder.forget()
+    disinherit()
     file.close()
 
 
@@ -118,8 +129,10 @@ def interrupt_open(reason: str, error: bool, /) -> int:  # noqa: FBT001  the bac
     if recorder.file is None:
         return 0
     name = names.name(reason) if error else at.NAME_NONE
-    end = clock()
-    return sum(_interrupt(writer, name, end) for writer in list(recorder.writers))
+    end = time_ns() if recorder.by_unix_time else clock()
+    ended = sum(_interrupt(writer, name, end) for writer in list(recorder.writers))
+    recorder.left = []
+    return ended
 
 
 def _interrupt(writer: Writer, name: int, end: int) -> int:
@@ -131,7 +144,7 @@ def _interrupt(writer: Writer, name: int, end: int) -> int:
             continue
         if name:
             failed(token, name)
-        flag(token, at.FLAG_INTERRUPTED)
+        flag(token, at.FLAG_INTERRUPTED | (at.FLAG_END_UNIX if recorder.by_unix_time else 0))
         finish(token, end)
         writer.renew(token)
         token.owner = None

@@ -145,6 +145,9 @@ class SegmentFile:
         "words",
     )
 
+    other_boot = False
+    """It is of a time before the machine was started anew: its monotonic clock was another one."""
+
     def __init__(self, fd: int, resource: bytes, settings: Settings) -> None:
         """Lay everything out but the rings' headers, unpublished.  Raises OSError with nothing left open."""
         if not settings.are_possible() or len(resource) > at.RESOURCE_BYTES:
@@ -188,7 +191,7 @@ class SegmentFile:
         words, halves = self.words, self.halves
         words[at.OFF_HEADER_MAGIC // 8] = at.MAGIC
         halves[at.OFF_HEADER_HEADER_BYTES // 4] = at.SIZE_HEADER
-        words[at.OFF_HEADER_BOOT_ID // 8], words[at.OFF_HEADER_BOOT_ID // 8 + 1] = _boot_id()
+        words[at.OFF_HEADER_BOOT_ID // 8], words[at.OFF_HEADER_BOOT_ID // 8 + 1] = boot_id()
         words[at.OFF_HEADER_PROCESS_START // 8] = _process_start()
         words[at.OFF_HEADER_CREATED_NS // 8] = self.created_ns
         halves[at.OFF_HEADER_PID // 4] = os.getpid()
@@ -321,7 +324,8 @@ def reserve(fd: int, offset: int, size: int) -> None:
         offset, size = offset + done, size - done
 
 
-def _boot_id() -> tuple[int, int]:
+def boot_id() -> tuple[int, int]:
+    """Tell since which start of the machine this is; zeros where it can not be told."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             digits = file.read(64).strip().replace("-", "")

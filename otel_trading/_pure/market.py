@@ -96,6 +96,7 @@ class Market:
     def reset(self) -> None:
         """Begin with a new segment's table."""
         self.known: dict[str, int] = {}  # index of the entry's first word, by symbol
+        self.newest_ns = 0  # when the newest update of any symbol came, Unix time
         self._courses: list[_Course] = []
         self._sampled = math.inf  # when; infinity = not yet
 
@@ -124,7 +125,7 @@ class Market:
             recorder.fault()
             exchange_ns = 0
         words[index + _EXCHANGE] = exchange_ns
-        words[index + _RECEIVED] = time.time_ns()
+        words[index + _RECEIVED] = self.newest_ns = time.time_ns()
         if math.isfinite(price):
             words[index + _PRICE] = bits(price)
         elif not math.isnan(price):
@@ -163,9 +164,14 @@ class Market:
         return index
 
     def updates(self, file: SegmentFile) -> int:
-        """Tell how many updates there have been."""
+        """Tell how many updates there have been, also in another process's segment."""
         words = file.words
-        return sum(words[index + _UPDATES] for index in list(self.known.values()))
+        return sum(words[index + _UPDATES] for index in _places(file))
+
+    def newest_in(self, file: SegmentFile) -> int:
+        """Tell when the newest update of any symbol came, Unix ns, also in another process's segment; 0: none yet."""
+        words = file.words
+        return max((words[index + _RECEIVED] for index in _places(file)), default=0)
 
     # ---- what they tell of the market ----
 
@@ -201,11 +207,17 @@ class Market:
 
     def _table(self, file: SegmentFile) -> list[tuple[float, float]]:
         words = file.words
-        return [(double(words[index + _PRICE]), double(words[index + _VOLUME])) for index in list(self.known.values())]
+        return [(double(words[index + _PRICE]), double(words[index + _VOLUME])) for index in _places(file)]
 
     def _begin(self, file: SegmentFile) -> None:
         """Begin with the symbols that are new: their first sample is what the others are compared with."""
         self._courses += [_Course(*row) for row in self._table(file)[len(self._courses) :]]
+
+
+def _places(file: SegmentFile) -> list[int]:
+    """Give the indexes of the entries that there are."""
+    count = min(file.halves[at.OFF_HEADER_MARKET_COUNT // 4], at.MARKETS)
+    return [(file.markets + at.SIZE_MARKET * number) // 8 for number in range(count)]
 
 
 watch = Market()
@@ -215,6 +227,8 @@ def market(symbol: str, exchange_ns: int, price: float, volume: float, /) -> Non
     """Note an update of a symbol's market data; NaN: it has no price, or volume.  Past MARKETS symbols: a fault."""
     if not isinstance(symbol, str) or not isinstance(exchange_ns, int):
         raise TypeError("market() takes a str, an int and two floats")
+    if type(symbol) is not str:
+        symbol = str.__str__(symbol)  # told by its text, whatever a kind of str makes of its own hash
     watch.note(symbol, exchange_ns, number_of(price), number_of(volume))
 
 

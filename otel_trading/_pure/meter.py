@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import time
 from _thread import RLock, _local, get_ident, get_native_id
 from collections import deque
-from math import isnan
+from math import inf, isnan
 
 from otel_trading import _layout as at
 from otel_trading._pure import keeping
 from otel_trading._pure.market import watch
-from otel_trading._pure.names import instruments
 from otel_trading._pure.passes import drain
 from otel_trading._pure.recorder import recorder
-from otel_trading._pure.system_files import SystemFile, field_of
+from otel_trading._pure.system_files import SystemFile, field_of, number_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from otel_trading._pure.rules import Policy
 
 _UPDATES = at.OFF_INSTRUMENT_UPDATES // 8
+_NETWORK_TOTAL = at.OFF_READINGS_NETWORK_TOTAL // 8
+_DISK_TOTAL = at.OFF_READINGS_DISK_TOTAL // 8
+_CPU_TOTAL = at.OFF_READINGS_CPU_TOTAL // 8
+_OWN_OFTEN = 1.0  # seconds between looks at this process's memory
 _NS = 1e-9
 _OFTEN = 16  # looks a window, at most
 _CLOSE = 1e-9
@@ -89,6 +93,29 @@ class _Here:
 _here: _Here = _local()  # type: ignore[assignment]  # a class of our own would be slower
 
 
+class _Own:
+    """The memory of a process that is there for another one's segment alone."""
+
+    __slots__ = ("_at", "_bytes", "_smaps", "_statm")
+
+    def __init__(self) -> None:
+        self._smaps = SystemFile("/proc/self/smaps_rollup")
+        self._statm = SystemFile("/proc/self/statm")
+        self._at, self._bytes = -inf, 0
+
+    def bytes(self, now: float, exporters: float) -> int:
+        """Give its own, the segment and the exporters' libraries left out; looked at once a second."""
+        if not 0 <= now - self._at < _OWN_OFTEN:
+            self._at = now
+            text = self._smaps.text().replace(":", "").replace(" kB", "")
+            taken = (field_of(text, "Pss_Anon") + field_of(text, "Pss_File")) * 1024
+            if isnan(taken):
+                _, resident, shared = map(number_of, [*self._statm.text(256).split()[:3], "", "", ""][:3])
+                taken = (resident - shared) * os.sysconf("SC_PAGE_SIZE")
+            self._bytes = 0 if isnan(taken) else max(0, int(taken - exporters))
+        return self._bytes
+
+
 class _Sample:
     """Totals at one moment."""
 
@@ -110,8 +137,11 @@ class Meter:
         self._clocks: list[_Clock] = []
         self.reset()
 
-    def reset(self) -> None:
-        """Begin with a new segment."""
+    def reset(self, file: SegmentFile | None = None, *, whole_process: bool = False) -> None:
+        """Begin with a new segment; ``whole_process``: it is another's, and all that this one uses is monitoring's."""
+        self._own = _Own() if whole_process else None
+        self._carried = (0, 0, 0)  # network, disk, CPU in ns: totals of those that governed before
+        self._origin_ns: int | None = 0  # of the CPU total; None: the next look's
         self.network = self.disk = 0
         self.governor_ns = 0
         self.cpu_total_ns = 0
@@ -125,6 +155,16 @@ class Meter:
         self._clocks = [clock for clock in self._clocks if clock.ended is None]
         self._export_base = self._export_ns()
         self._writes = self._thread_writes()
+        if file is not None and whole_process:
+            self.resume(file)
+
+    def resume(self, file: SegmentFile) -> None:
+        """Go on with the totals of who governed before."""
+        words, first = file.words, file.readings // 8
+        self._samples.clear()
+        self._origin_ns = None
+        network, disk, cpu = (words[first + place] for place in (_NETWORK_TOTAL, _DISK_TOTAL, _CPU_TOTAL))
+        self._carried = (network - self.network, disk - self.disk, cpu)
 
     def forked(self) -> None:
         """Forget, in a child, the parent's threads."""
@@ -132,6 +172,16 @@ class Meter:
         self._clocks = []
         _here.__dict__.clear()
         self.reset()
+
+    @property
+    def network_total(self) -> int:
+        """Bytes so far, those included that were sent by who governed before."""
+        return max(0, self.network + self._carried[0])
+
+    @property
+    def disk_total(self) -> int:
+        """Operations so far, likewise."""
+        return max(0, self.disk + self._carried[1])
 
     def look(self, file: SegmentFile, figures: Figures, policy: Policy) -> None:
         """Fill in what was used over the policy's window."""
@@ -145,7 +195,8 @@ class Meter:
             self._use(samples[0], samples[-1], policy.window)
             self.segment_bytes = file.resident_bytes()
             self.heap_bytes = keeping.heap_bytes()
-            self._usage[at.BUDGET_MEMORY] = self.segment_bytes + self.heap_bytes + policy.base_memory
+            taken = self.heap_bytes if self._own is None else self._own.bytes(now, policy.exporter_memory)
+            self._usage[at.BUDGET_MEMORY] = self.segment_bytes + taken + policy.base_memory
         figures.usage = self._usage.copy()
 
     def _use(self, past: _Sample, sample: _Sample, window: float) -> None:
@@ -156,7 +207,10 @@ class Meter:
             (sample.export_ns - past.export_ns) * _NS / elapsed,
             (sample.governor_ns - past.governor_ns) * _NS / elapsed,
         )
-        self.cpu_total_ns = int(sample.hot / _NS) + sample.drain_ns + sample.export_ns + sample.governor_ns
+        total = int(sample.hot / _NS) + sample.drain_ns + sample.export_ns + sample.governor_ns
+        if self._origin_ns is None:
+            self._origin_ns = total
+        self.cpu_total_ns = max(0, total - self._origin_ns + self._carried[2])
         operations = sample.operations - past.operations
         usage = self._usage
         usage[at.BUDGET_CPU] = sum(self.shares)
@@ -170,7 +224,7 @@ class Meter:
         counts = drain.classes.copy()
         counts[at.COST_UPDATE] = sum(
             words[(file.instruments + at.SIZE_INSTRUMENT * number) // 8 + _UPDATES]
-            for number, instrument in enumerate(instruments)
+            for number, instrument in enumerate(drain.tables.instruments)
             if instrument.kind != at.INSTRUMENT_HISTOGRAM
         )
         counts[at.COST_MARKET] = watch.updates(file)
@@ -179,8 +233,11 @@ class Meter:
         sample.spans = sum(costs[_RECORDS])
         sample.operations = drain.operations
         sample.drain_ns = drain.cpu_ns
-        sample.export_ns = self._export_ns() - self._export_base
         sample.governor_ns = self.governor_ns
+        if self._own is None:
+            sample.export_ns = self._export_ns() - self._export_base
+        else:  # what is not drain or governor is there for the exports
+            sample.export_ns = max(0, time.process_time_ns() - sample.drain_ns - sample.governor_ns)
         sample.network = self.network
         sample.disk = self._disk_operations()
         return sample

@@ -47,6 +47,16 @@ class Names:
         for number, instrument in enumerate(instruments):
             self.write_instrument(number, instrument)
 
+    def inherit(self, file: SegmentFile, texts: list[str]) -> None:
+        """Go on with the tables of a process that has ended: probes and instruments are those that it registered."""
+        self.texts = texts
+        self.ids = {}
+        for number, text in enumerate(texts):
+            self.ids.setdefault(text, number)
+        self._count = len(texts)
+        self._used = min(file.words[at.OFF_HEADER_TEXT_USED // 8], file.words[at.OFF_HEADER_TEXT_BYTES // 8])
+        self._file = file
+
     def close(self) -> None:
         """Let the file go; the texts stay."""
         self._file = None

@@ -9,6 +9,7 @@ import struct
 from _thread import RLock
 
 from otel_trading import _layout as at
+from otel_trading._pure import vitals
 from otel_trading._pure.names import names
 from otel_trading._pure.recorder import recorder
 
@@ -30,6 +31,7 @@ ENDED = {at.ORDER_FILLED, at.ORDER_CANCELLED, at.ORDER_REJECTED}
 """States after which an order is no longer open."""
 _HASH = at.OFF_ORDER_HASH // 8
 _CHANGED = at.OFF_ORDER_CHANGED_NS // 8
+_OPEN, _SENT, _REJECTED = (field // 8 for field in (at.OFF_LIFE_OPEN_ORDERS, at.OFF_LIFE_ORDERS, at.OFF_LIFE_REJECTS))
 
 
 def hash_of(key: bytes) -> int:
@@ -98,7 +100,18 @@ def _place_for(file: SegmentFile, key: bytes) -> int:
             worst, worst_rank = place, rank
     if worst_rank[0]:
         file.count(at.OFF_HEADER_ORDERS_EVICTED)
+        _count(file, at.ORDER_ACKED, -1)
     return worst
+
+
+def _count(file: SegmentFile, state: int, opened: int) -> None:
+    """Count an order's change, and how many more are open after it; with the table's lock."""
+    words, life = file.words, file.life // 8
+    words[life + _OPEN] = max(words[life + _OPEN] + opened, 0)
+    if state == at.ORDER_SENT:
+        words[life + _SENT] = words[life + _SENT] + 1
+    elif state == at.ORDER_REJECTED:
+        words[life + _REJECTED] = words[life + _REJECTED] + 1
 
 
 def order_put(
@@ -130,6 +143,7 @@ def order_put(
     file = recorder.file
     if file is None:
         return
+    symbol_name = names.name(symbol)
     body = _BODY.pack(
         hash_of(data),
         trace_id >> 64 & _WORD,
@@ -141,7 +155,7 @@ def order_put(
         price,
         filled,
         paid,
-        names.name(symbol),
+        symbol_name,
         side,
         state,
         0 if sampled else at.FLAG_UNSAMPLED,
@@ -157,12 +171,15 @@ def order_put(
             place = _found(file, data)
             start = file.orders + (_place_for(file, data) if place is None else place) * at.SIZE_ORDER
             word = start // 8
+            was_open = place is not None and file.map[start + at.OFF_ORDER_STATE] not in ENDED
             seq = file.words[word] + 2 & ~1 & _WORD
             file.words[word] = seq - 1
             file.map[start + 8 : start + 8 + len(body)] = body
             file.words[word] = seq
+            _count(file, state, (state not in ENDED) - was_open)
         finally:
             table.writing = False
+    vitals.order_changed(file, state, symbol_name, data, (sent_ns, changed_ns), trace_id)
 
 
 def state_of(entry: tuple[Any, ...], symbol: str) -> OrderState:
@@ -193,6 +210,4 @@ def orders_open() -> int:
     file = recorder.file
     if file is None:
         return 0
-    first, count = file.orders, file.settings.max_orders
-    states = file.map[first + at.OFF_ORDER_STATE : first + count * at.SIZE_ORDER : at.SIZE_ORDER]
-    return sum(state > 0 and state not in ENDED for state in states)
+    return file.words[file.life // 8 + _OPEN]

@@ -10,7 +10,7 @@ from otel_trading._pure import wire
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from otel_trading._native import AttributeValue, SpanState
-    from otel_trading._pure.probes import Probe
+    from otel_trading._pure.tables import ProbeEntry
 
 _FLAG_ATTRIBUTES = (
     (at.FLAG_CANCELLED, "trading.cancelled"),
@@ -57,7 +57,7 @@ def _tracestate(text: str) -> bytes:
     return ",".join([f"{key}={value}" for key, value in TraceState.from_header([text]).items()]).encode()
 
 
-def span(state: SpanState, probe: Probe) -> bytes:
+def span(state: SpanState, probe: ProbeEntry) -> bytes:
     """Encode field 2 of ScopeSpans."""
     (_, tier, trace, span_id, parent, start, end, status, flags, error, tracestate, attributes, dropped) = state[:13]
     own, description, events, links, no_events, no_links = state[13:]

@@ -9,18 +9,15 @@ from otel_trading import _layout as at
 from otel_trading._pure.aggregate import EMPTY, Aggregate
 from otel_trading._pure.host import instrument_table
 from otel_trading._pure.instruments import double
-from otel_trading._pure.names import instruments, probes
 from otel_trading._pure.passes import drain
-from otel_trading._pure.recorder import recorder
 from otel_trading._pure.writer import ATTRIBUTES_DROPPED, HEAD, META, OPEN, STATE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from otel_trading._pure.instruments import Instrument
     from otel_trading._pure.mapped import SegmentFile
-    from otel_trading._pure.probes import Probe
+    from otel_trading._pure.tables import InstrumentEntry, ProbeEntry
     from otel_trading._pure.writer import Writer
 
 _INSTRUMENT = struct.Struct(at.FORMAT_INSTRUMENT)
@@ -35,13 +32,13 @@ def snapshot() -> dict[str, Any]:
         file = drain.file
         table = drain.last_instruments if file is None else instrument_table(file)
         table = table or bytes(at.SIZE_INSTRUMENT * at.MAX_INSTRUMENTS)
-        writers = recorder.writers if file is not None else []
+        writers = list(drain.writers) if file is not None else []
         rings = [_ring(writer) for writer in writers]  # before a garbage collection on the way adds its pause
         return {
             "unix_ns": time.time_ns(),
             "start_unix_ns": drain.start_unix_ns,
-            "probes": [_probe(probe) for probe in list(probes)],
-            "instruments": [_instrument(instrument, table) for instrument in list(instruments)],
+            "probes": [_probe(probe) for probe in list(drain.tables.probes)],
+            "instruments": [_instrument(instrument, table) for instrument in list(drain.tables.instruments)],
             "rings": rings,
             "drain": {"passes": drain.passes, "cpu_ns": drain.cpu_ns, "period_ms": drain.period_ms},
             "segment": _segment(file, writers),
@@ -55,7 +52,7 @@ def _distribution(aggregate: Aggregate | None) -> dict[str, Any]:
     return {"total": aggregate.all(), "windows": aggregate.windows(drain.second), "exemplars": exemplars}
 
 
-def _probe(probe: Probe) -> dict[str, Any]:
+def _probe(probe: ProbeEntry) -> dict[str, Any]:
     aggregate = drain.probes.get(probe.id)
     distribution = _distribution(aggregate)
     return {
@@ -71,7 +68,7 @@ def _probe(probe: Probe) -> dict[str, Any]:
     }
 
 
-def _instrument(instrument: Instrument, table: bytes) -> dict[str, Any]:
+def _instrument(instrument: InstrumentEntry, table: bytes) -> dict[str, Any]:
     entry = _INSTRUMENT.unpack_from(table, at.SIZE_INSTRUMENT * instrument.id)
     value: float | None = None
     if instrument.kind == at.INSTRUMENT_COUNTER:
@@ -130,6 +127,7 @@ def _segment(file: SegmentFile | None, writers: list[Writer]) -> dict[str, Any]:
         "text_overwritten": drain.text_overwritten,
         "values_overwritten": drain.values_overwritten,
         "attributes_dropped": sum(writer.ring[ATTRIBUTES_DROPPED] for writer in writers),
+        "rings_damaged": drain.adopted.rings_damaged() if drain.adopted is not None else 0,
         "open_spans": sum(map(_open_spans, writers)),
-        "clock": "monotonic",
+        "clock": "monotonic" if drain.clock.is_plain else "tsc",
     }

@@ -50,9 +50,10 @@ class _Sample:
 class Pressure:
     """One a segment."""
 
-    def __init__(self, root: str = "") -> None:
-        """Look below ``root``, which stands for "/"."""
-        self._groups = Groups(root)
+    def __init__(self, root: str = "", pid: int = 0) -> None:
+        """Look at what a process may use, 0: this one, below ``root``, which stands for "/"."""
+        self._pid = pid
+        self._groups = Groups(root, pid)
         self._limited: list[Group] = []  # in the CPU time that they may use
         self._stat = SystemFile(f"{root}/proc/stat")
         self._meminfo = SystemFile(f"{root}/proc/meminfo")
@@ -80,7 +81,7 @@ class Pressure:
             for group in (*self._groups.cpu, *self._groups.memory):
                 group.look_at_limits()
             self._limited = [group for group in self._groups.cpu if group.cpus < inf]
-            self._affinity = _affinity()
+            self._affinity = _affinity(self._pid)
             self._all = False
         figures.cpu_load = self._cpu_load(now)
         if now - self._looked_at >= _SLOWLY:
@@ -177,8 +178,8 @@ def _newest(samples: list[_Sample], latest: float) -> _Sample | None:
     return None
 
 
-def _affinity() -> set[str] | None:
+def _affinity(pid: int) -> set[str] | None:
     try:
-        return set(map(str, os.sched_getaffinity(0)))
-    except (AttributeError, OSError):  # none of Linux
+        return set(map(str, os.sched_getaffinity(pid)))
+    except (AttributeError, OSError, OverflowError):  # none of Linux; a process that is gone, or can not be
         return None

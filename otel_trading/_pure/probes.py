@@ -180,6 +180,10 @@ class Probe:
         self.leaf_open = self.leaf_word.to_bytes(8, "little")
         self.leaf_done = meta_word(number, SPAN, at.FLAG_LEAF, self.tier).to_bytes(8, "little")
 
+    def renumber(self) -> None:
+        """Register it again, in the tables of another process's segment."""
+        self._numbered(names.register_probe(self))
+
     @classmethod
     def catch_all(cls, name: str, number: int) -> Probe:
         """Make the probe that stands for all that came too late."""

@@ -10,6 +10,7 @@ import struct
 import time
 
 from otel_trading import _layout as at
+from otel_trading._pure import life_reader, settled, table_reader
 from otel_trading._pure import order_reader as orders
 from otel_trading._pure.segment_file import LAST_TIME, WORD, SegmentFile, u32, u64
 from otel_trading._pure.spanstate import ARENA, block_of, span_state
@@ -285,6 +286,38 @@ class Reader:
             account["pending"] = account["recorded"] - settled
             accounts.append(account)
         return accounts
+
+    def settled(self) -> bool:
+        """Whether every span that has ended is settled: nothing is left for a drain to decide or to send."""
+        self._file.refresh()
+        return settled.rings(self._file) and (
+            not settled.drained(self._file) or not any(account["pending"] for account in self.accounts())
+        )
+
+    def life(self) -> dict[str, Any]:
+        """What the process tells of its life; the keys are in ``_native.pyi``."""
+        self._file.refresh()
+        return life_reader.life(self._file)
+
+    def vitals(self, limit: int = at.VITALS, /) -> list[dict[str, Any]]:
+        """Give the newest critical events, oldest first."""
+        self._file.refresh()
+        return life_reader.vitals(self._file, limit)
+
+    def pulses(self, limit: int = at.PULSES, /) -> list[dict[str, Any]]:
+        """Give the newest looks at the process, oldest first."""
+        self._file.refresh()
+        return life_reader.pulses(self._file, limit)
+
+    def instruments(self) -> list[dict[str, Any]]:
+        """Give counters, gauges and histograms, by id."""
+        self._file.refresh()
+        return table_reader.instruments(self._file)
+
+    def markets(self) -> list[dict[str, Any]]:
+        """Give the market data of each symbol."""
+        self._file.refresh()
+        return table_reader.markets(self._file)
 
     def info(self) -> dict[str, Any]:
         """What the segment says of itself; the keys are in ``_native.pyi``.  An unknown heartbeat's age is -1."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from otel_trading._pure.mapped import SegmentFile
+    from otel_trading._pure.writer import Token
 
 MASK = (1 << at.SAMPLE_BITS) - 1
 """A trace's randomness in its low word."""
@@ -56,6 +57,7 @@ class Recorder:
         self.lock = RLock()
         self.file: SegmentFile | None = None  # while it records
         self.gate: mmap.mmap | bytes = OFF  # the file's map, for what needs no ring
+        self.adopted_file: SegmentFile | None = None  # of another process, while it is drained here
         self.writers: list[Writer] = []
         self.limits = NO_LIMITS
         self.longest: int | None = None  # characters of a text, by these limits
@@ -64,6 +66,9 @@ class Recorder:
         self.reopen: Callable[[], None] | None = None
         self.reopening = False
         self.claiming = False
+        self.by_unix_time = False  # the segment's ticks are not of this backend's clock: another process made it
+        self.left: list[Token] = []  # of spans that the process before left open
+        self.turn: Callable[[], None] | None = None  # of each writer, while another process drains
         self.inherited = False  # in a forked child: the parent was recording
 
     # ---- rings ----
@@ -75,8 +80,9 @@ class Recorder:
         shift = file.words[_BUFFERS_NOW]
         if shift:  # a ring is made as small as the others are now
             slots = slots_left(geometry.slots, shift)
-            resize(writer, slots)
+            resize(writer, slots, 0)
             give_back(writer, slots, geometry.slots)
+        writer.turn = self.turn
         self.writers.append(writer)
         file.halves[at.OFF_HEADER_RING_COUNT // 4] = len(self.writers)
         return writer
@@ -120,7 +126,7 @@ class Recorder:
                 return writer
         with self.lock:
             file = self.file
-            if file is None:
+            if file is None or not self.writers:  # the latter: inherited, and damaged
                 return None
             if self.claiming:
                 # A signal's handler, or a garbage collection, in the middle of this: any ring will do for once.
@@ -168,12 +174,15 @@ class Recorder:
         self.gate = OFF
         for writer in self.writers:
             writer.stop()
+        self.left = []
+        self.turn = None
 
     def forget(self) -> None:
         """Let the segment's memory go."""
         for writer in self.writers:
             writer.drop()
         self.writers = []
+        self.by_unix_time = False
         names.close()
 
     def after_fork_in_child(self) -> None:

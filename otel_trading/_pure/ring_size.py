@@ -23,11 +23,12 @@ def slots_left(slots: int, shift: int) -> int:
     return max(slots >> shift, min(slots, LEAST))
 
 
-def resize(writer: Writer, slots: int) -> bool:
+def resize(writer: Writer, slots: int, done: int, lossy: int = 0) -> bool:
     """Give a ring another number of slots, a power of two; what waits in it goes to its new places.
 
-    False where more waits than there is room for.  The caller holds the drain's lock, and has seen to it that the
-    space is there.
+    So does what was decided from ``done`` on and is not settled yet, where there is room.  False where more waits than
+    there is room for; where ``lossy``, 1, the oldest are lost then.  The caller holds the drain's lock, and
+    has seen to it that the space is there.
     """
     memory, ring, base = writer.piece.map, writer.ring, writer.slots_at
     old, most, mask = writer.capacity, min(writer.capacity, slots), slots - 1
@@ -37,7 +38,10 @@ def resize(writer: Writer, slots: int) -> bool:
     # who is in the middle of a record finds another `at` than his own, and begins again.
     writer.at = None
     head = writer.head
-    first = ring[_TAIL]
+    tail = ring[_TAIL]
+    tail = tail + (head - most - tail) * (head - most > tail) * lossy
+    first = done + (head - most - done) * (head - most > done)
+    first = first + (tail - first) * (first > tail)
     first = first + (head - old - first) * (head - old > first)  # what is older has been overwritten
     count = head - first
     if count > most:

@@ -9,7 +9,7 @@ from otel_trading import _layout as at
 
 _BUDGETS = at.BUDGETS * at.MODES
 _PAGE = struct.Struct(f"<Q{_BUDGETS}d4d8d")
-_COSTS = struct.Struct(f"<{at.COSTS}dd")
+_COSTS = struct.Struct(f"<{at.COSTS}ddd")
 _SCALE = 1 << at.SAMPLE_BITS
 _SHORTEST, _LONGEST = 0.001, 3600.0  # seconds
 _PERIOD, _WINDOW = 0.05, 1.0  # seconds, where somebody wrote what can not be
@@ -33,6 +33,7 @@ class Policy:
         "cost",
         "dwell",
         "enter",
+        "exporter_memory",
         "margin",
         "period",
         "recover",
@@ -58,7 +59,7 @@ class Policy:
         self.recover = _rule(recover, 0.0)
         self.violations = _rule(violations, inf)
         costs = _COSTS.unpack_from(page, at.OFF_POLICY_COST)
-        *self.cost, self.base_memory = (_rule(cost, 0.0) for cost in costs)
+        *self.cost, self.base_memory, self.exporter_memory = (_rule(cost, 0.0) for cost in costs)
 
     def limits(self, mode: int) -> list[float]:
         """Give a mode's budget, by BUDGET_*."""
@@ -82,6 +83,11 @@ def word_of(share: float) -> int:
     if share >= 1.0:
         return at.TIER_ON
     return int((1.0 - share) * _SCALE) << 8 | at.TIER_ON if share > 0.0 else 0
+
+
+def share_of(word: int) -> float:
+    """Give the part of the traces that is recorded under a tier word."""
+    return 1.0 - (word >> 8) / _SCALE if word & at.TIER_ON else 0.0
 
 
 def strictest(asked: int, shed: int, rollout: int) -> int:

@@ -139,6 +139,13 @@ class SegmentFile:
         self.accounts = u64(self.header, at.OFF_HEADER_ACCOUNTS_OFFSET)
         self.orders = u64(self.header, at.OFF_HEADER_ORDERS_OFFSET)
         self.most_orders = u32(self.header, at.OFF_HEADER_MAX_ORDERS)
+        self.life = u64(self.header, at.OFF_HEADER_LIFE_OFFSET)
+        self.vitals = u64(self.header, at.OFF_HEADER_VITALS_OFFSET)
+        self.pulses = u64(self.header, at.OFF_HEADER_PULSES_OFFSET)
+        self.progress = u64(self.header, at.OFF_HEADER_PROGRESS_OFFSET)
+        self.markets = u64(self.header, at.OFF_HEADER_MARKETS_OFFSET)
+        self.instruments = u64(self.header, at.OFF_HEADER_INSTRUMENTS_OFFSET)
+        self._most_instruments = u32(self.header, at.OFF_HEADER_MAX_INSTRUMENTS)
         self._ring_headers = u64(self.header, at.OFF_HEADER_RINGS_OFFSET)
         self.probe_table = u64(self.header, at.OFF_HEADER_PROBES_OFFSET)
         self._name_table = u64(self.header, at.OFF_HEADER_NAMES_OFFSET)
@@ -249,6 +256,14 @@ class SegmentFile:
     def probe_count(self) -> int:
         """Give how many probes there were at the last refresh."""
         return min(u32(self.header, at.OFF_HEADER_PROBE_COUNT), self._most_probes)
+
+    def instrument_count(self) -> int:
+        """Give how many instruments there were at the last refresh."""
+        return min(u32(self.header, at.OFF_HEADER_INSTRUMENT_COUNT), self._most_instruments)
+
+    def market_count(self) -> int:
+        """Give of how many symbols there was market data at the last refresh."""
+        return min(u32(self.header, at.OFF_HEADER_MARKET_COUNT), at.MARKETS)
 
     def has_probe(self, number: int) -> bool:
         """Tell whether there is such a probe, now."""

@@ -34,18 +34,18 @@ class Waits:
 
     def __init__(self) -> None:
         self._waiters: list[_Waiter] = []
-        self._ended = 0
+        self.ended = 0
 
     def wait(self, ready: Callable[[], bool], timeout: float) -> bool:
         """Wait until ``ready`` says so; False after ``timeout`` seconds, and where ``end`` was called meanwhile."""
         deadline = monotonic() + min(timeout, _LONGEST)
-        ended = self._ended
+        ended = self.ended
         waiter = _Waiter(ready)
         self._waiters.append(waiter)
         try:
             while not ready():  # after it is in the list: what comes later tells it
                 left = deadline - monotonic()
-                if not left > 0 or self._ended != ended:  # not a number: none
+                if not left > 0 or self.ended != ended:  # not a number: none
                     return False
                 waiter.lock.acquire(timeout=left)
             return True
@@ -63,7 +63,7 @@ class Waits:
 
     def end(self) -> None:
         """End the waits that are going on."""
-        self._ended += 1
+        self.ended += 1
         for waiter in list(self._waiters):
             waiter.wake()
 

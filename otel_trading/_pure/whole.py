@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from time import time_ns
 
 from otel_trading import _layout as at
 from otel_trading._pure.api_span import OPEN, set_status, unix_time
@@ -33,6 +34,8 @@ def whole(
     span.child_of(parent)
     if attributes:
         _describe(span, attributes)
+    if recorder.by_unix_time:
+        start_unix_ns, end_unix_ns = start_unix_ns or time_ns(), end_unix_ns or time_ns()
     span.begin()
     token = span.entry
     if span.phase == OPEN and token is not None:

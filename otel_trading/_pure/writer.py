@@ -23,6 +23,7 @@ from otel_trading._pure.mapped import CONTROL
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import mmap
+    from collections.abc import Callable
 
     from otel_trading._pure.mapped import Geometry, Piece, SegmentFile
     from otel_trading._pure.probes import Probe
@@ -76,6 +77,8 @@ begin_child = struct.Struct("8s16s8s8sQ8x8s").pack_into
 fill = struct.Struct("40sQ8s").pack_into
 _fill_wide = struct.Struct("40sQQ64s").pack_into
 _fill_value = struct.Struct("16s8s8xQQ8s16xd").pack_into
+_WORD = (1 << 64) - 1
+_TURN = 1023
 _BATCH = 32  # tokens that go round: enough not to meet one that the caller still holds, few enough to stay in the cache
 
 getrefcount = getattr(sys, "getrefcount", lambda _: 0)
@@ -164,6 +167,7 @@ class Writer:
         "lock",
         "made",
         "map",
+        "marks_at",
         "mask",
         "overwritten",
         "owner",
@@ -176,6 +180,7 @@ class Writer:
         "slots_at",
         "tables",
         "tokens",
+        "turn",
         "values",
         "values_overwritten",
     )
@@ -194,19 +199,31 @@ class Writer:
         words[ring + at.OFF_RING_CAPACITY // 8] = geometry.slots | geometry.open_spans << 32
         piece.populate(offset, geometry.bytes)
         base = offset - piece.start
-        self.file: SegmentFile | None = file
-        self.index = index
-        self.map = file.map  # the control page is in it
-        self.gate = words[GENERATION : GENERATION + 1]
+        self._begin(file, index)
         self.piece = piece
         self.ring = words[ring : ring + at.SIZE_RING // 8]
         self.capacity = geometry.slots
         self.mask = geometry.slots - 1
         self.slots_at = base + geometry.slots_offset
+        self.marks_at = base + geometry.marks_offset
         self.slots = piece.words[self.slots_at // 8 :]
         self.body = memoryview(piece.map)[self.slots_at + 8 :]
         self.arena = base + geometry.arena_offset
         self.arena_size = geometry.arena_bytes
+        self.tables = [(piece, base, geometry.open_spans)]
+
+    @classmethod
+    def bare(cls, file: SegmentFile, index: int) -> Writer:
+        """Make one for a ring that is there already; the caller says where everything is."""
+        self = cls.__new__(cls)
+        self._begin(file, index)
+        return self
+
+    def _begin(self, file: SegmentFile, index: int) -> None:
+        self.file: SegmentFile | None = file
+        self.index = index
+        self.map = file.map  # the control page is in it
+        self.gate = file.words[GENERATION : GENERATION + 1]
         self.arena_head = 0
         self.head = 0
         self.counts = [0] * at.TIERS
@@ -216,11 +233,11 @@ class Writer:
         self.shared = False  # by several threads
         self.pending: Span | None = None  # see probes.py
         self.pool: deque[Token] = deque()
-        self.tables = [(piece, base, geometry.open_spans)]
         self.before = 0  # entries of the tables before the last one
         self.made = 0  # entries of that one that have got their tokens
         self.tokens: dict[int, ref[Token]] = {}  # by the entry's number
         self.lock = RLock()  # while tokens are made
+        self.turn: Callable[[], None] | None = None  # called once in a while, where another process drains
         self.overwritten = [0] * at.TIERS  # the drain's, with its lock held
         self.values_overwritten = 0  # likewise
 
@@ -253,8 +270,13 @@ class Writer:
             first = self.made
             self.made = first + _BATCH
             before = self.before
+            words = piece.words
             for number in range(first, min(first + _BATCH, count)):
-                self._put(piece.map, piece.words, start + number * at.SIZE_SLOT, before + number, 2)
+                place = start + number * at.SIZE_SLOT
+                if not words[place // 8 + META]:  # else a process that has ended left it open
+                    self.pool.append(
+                        self.made_token(piece.map, words, place, before + number, next_even(words[place // 8]))
+                    )
         return True
 
     def _extend(self) -> bool:
@@ -269,8 +291,8 @@ class Writer:
         self.tables.append((piece, offset - piece.start, at.EXTENT_ENTRIES))
         return True
 
-    def _put(self, piece: mmap.mmap, words: memoryview, place: int, index: int, seq: int) -> None:
-        """Make the token of a free entry."""
+    def made_token(self, piece: mmap.mmap, words: memoryview, place: int, index: int, seq: int) -> Token:
+        """Make an entry's token; ``seq`` is its next even sequence number."""
         token = Token()
         token.probe = token.owner = None
         token.map = piece
@@ -284,7 +306,7 @@ class Writer:
         token.index = index
         token.writer = self
         self.tokens[index] = ref(token)
-        self.pool.append(token)
+        return token
 
     def replace(self, token: Token) -> None:
         """Take a stopped token that somebody still holds out of use; its entry goes on with another."""
@@ -296,7 +318,7 @@ class Writer:
         token.writer = None
         token.probe = None
         token.words[token.meta] = 0
-        self._put(token.map, token.words, token.place, token.index, token.seq)
+        self.pool.append(self.made_token(token.map, token.words, token.place, token.index, token.seq))
 
     def abandoned(self, token: Token) -> None:
         """Finish what a dropped token has left open, if anything."""
@@ -328,6 +350,11 @@ class Writer:
     def drop(self) -> None:
         """Let the file go; the memory goes with the last token."""
         self.file = None
+
+
+def next_even(seq: int) -> int:
+    """Give the next even sequence number of an entry that nobody fills."""
+    return seq + 2 & ~1 & _WORD
 
 
 def flag(token: Token, flags: int) -> None:
@@ -376,6 +403,8 @@ def finish(token: Token, end: int, done: bytes | None = None) -> None:
             ring[recorded] = count
             ring[HEAD] = n
             words[meta] = 0
+            if not n & _TURN and writer.turn is not None:
+                writer.turn()
             return
         writer = token.writer  # None where it has been ended for us
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 
 from otel_trading import faults
+from otel_trading._real_threads import real_threading
 from otel_trading.alerts.admission import Admission
 from otel_trading.alerts.lane import Lane
 from otel_trading.alerts.ways import Log, configured
@@ -15,6 +15,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from otel_trading.alerts.alert import Alert
     from otel_trading.config import Settings
+
+
+threading = real_threading()
 
 
 class _Door:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 
 from otel_trading import faults
+from otel_trading._real_threads import real_threading
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from threading import Thread
     from typing import Protocol
 
     from otel_trading.alerts.alert import Alert
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
         def send(self, alert: Alert) -> None:
             """Send it, in bounded time.  Raises Refused where no other attempt would do, anything where one may."""
 
+
+threading = real_threading()
 
 _MOST_WAITING = 256
 _WAITS = (1.0, 2.0, 4.0, 8.0, 60.0)  # seconds before each further attempt
@@ -51,7 +54,7 @@ class Lane:
         self._waits = waits
         self._waiting: deque[Alert] = deque()
         self._condition = threading.Condition()
-        self._thread: threading.Thread | None = None
+        self._thread: Thread | None = None
         self._busy = False
         self._ending = False
 
@@ -125,4 +128,4 @@ class Lane:
 
     def _ends_within(self, seconds: float) -> bool:
         with self._condition:
-            return self._condition.wait_for(lambda: self._ending, seconds)
+            return bool(self._condition.wait_for(lambda: self._ending, seconds))

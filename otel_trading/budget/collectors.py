@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 import os
 import time
-from _thread import allocate_lock
 
+from otel_trading._real_threads import real_threading
 from otel_trading.budget import catalogue
 from otel_trading.budget.modes import NORMAL
 from otel_trading.drain.histogram import ExponentialHistogram
@@ -60,7 +60,7 @@ class Collectors:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """Begin with nothing known; ``clock`` gives seconds."""
         self._clock = clock
-        self._lock = allocate_lock()
+        self._lock = real_threading().Lock()
         self._made: dict[str, tuple[float, list[Family]]] = {}
         self._off: set[str] = set()
         self._levels: dict[str, int] = {}

@@ -59,8 +59,8 @@ class Governing:
 
     def start(self, path: str) -> None:
         """Start the governor, and the herald that tells of its decisions."""
-        core.govern_start()
         self._herald = herald.Herald(path, self._settings)
+        core.govern_start()
         self._herald.start()
 
     def _share(self, directory: str) -> None:

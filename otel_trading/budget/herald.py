@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import contextvars
 import sys
-import threading
 import time
 from math import nan
 
 from otel_trading import _layout as at
 from otel_trading import market, probes
 from otel_trading._backend import core
+from otel_trading._real_threads import real_threading
 from otel_trading.budget.decisions import Decision, decision_of, sentence
 from otel_trading.budget.modes import EMERGENCY, STRESSED
 from otel_trading.faults import report
 from otel_trading.segment.control import Control
 from otel_trading.segment.pages import Page
+
+threading = real_threading()
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from otel_trading.budget.rollout import Rollout
     from otel_trading.config import Settings
 
+_ANY = 1 << 63  # more decisions than there can be
 _LONGEST = 60.0  # seconds between two looks, where nothing happens
 _MARKET_PERIOD = 0.1  # seconds between two calls of the user's market function
 _AFTER_TROUBLE = 0.1  # seconds
@@ -62,7 +65,8 @@ class Herald:
     """The thread of one segment, from ``start`` to ``stop``.  Nothing that goes wrong in it ends it before."""
 
     def __init__(self, path: str, settings: Settings) -> None:
-        """Map what is looked at.  Raises SegmentError."""
+        """Map what is looked at; what was decided before is not told again.  Raises SegmentError."""
+        self._told = core.await_decision(_ANY, 0.0)
         self._control = Control(path)
         self._decisions = Page(path, "decisions", at.OFF_HEADER_DECISIONS_OFFSET, at.SIZE_DECISION * at.DECISIONS)
         self._rollout = _rollout_of(settings)
@@ -98,13 +102,13 @@ class Herald:
         return True
 
     def _alive(self) -> bool:
-        return self._thread.is_alive() and self._thread is not threading.current_thread()
+        return bool(self._thread.is_alive() and self._thread is not threading.current_thread())
 
     # ---- in the thread ----
 
     def _run(self) -> None:
         self._guarded("thread", core.count_thread, True)
-        told = 0
+        told = self._told
         while not self._stopping:
             self._trouble = False
             number = self._await(told)

@@ -6,6 +6,9 @@ CPU, memory, added latency (p50 … p99.99) and throughput are compared, with 95
 2.5 % of a core, 30 MB, 200 µs, 5 %. About as long as --seconds says, and a quarter more. Leave the machine alone
 meanwhile.
 
+With --host agent an agent of its own drains the instrumented program: CPU and memory of all its processes (the agent,
+the drain host, the watchdog) are in the sum.
+
 With --stress: five kinds of pressure, each really applied for some seconds, to an instrumented program whose engine
 decides: CPU at 0.9, memory at 0.9, 5,000 orders/s, volatile prices, a bad connection to the receiver. How long until
 the mode changed, which one, and back; and a score. --trials: how often it is measured how fast a new mode follows.
@@ -66,6 +69,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", metavar="FILE", help="write everything that was measured ('-': standard output)")
     parser.add_argument("--mode", type=str.upper, choices=("NORMAL", "STRESSED", "EMERGENCY"), default="NORMAL",
                         help="have the instrumented program in this mode (default: NORMAL)")  # fmt: skip
+    parser.add_argument("--host", choices=("embedded", "agent"), default="embedded",
+                        help="who drains the instrumented program; an agent's processes count in the sum "
+                        "(default: embedded)")  # fmt: skip
     parser.add_argument("--against", choices=("otel-sdk",), help="run the stock OpenTelemetry SDK as well")
     parser.add_argument("--stress", action="store_true", help="put it under pressure instead")
     parser.add_argument("--only", metavar="NAME", help="with --stress: this kind of pressure only")
@@ -108,7 +114,13 @@ def _impact(arguments: argparse.Namespace) -> _Outcome:
     from otel_trading.impact import blocks, report, verdicts
     from otel_trading.impact.progress import Progress
 
-    plan = blocks.plan(arguments.seconds, sdk=arguments.against is not None, mode=arguments.mode, quick=arguments.quick)
+    plan = blocks.plan(
+        arguments.seconds,
+        sdk=arguments.against is not None,
+        mode=arguments.mode,
+        quick=arguments.quick,
+        host=arguments.host,
+    )
     with Progress(plan.measured_s) as progress:
         measured = blocks.run(plan, progress.step)
     boiled = verdicts.summary(measured)

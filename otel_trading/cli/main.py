@@ -21,6 +21,9 @@ from otel_trading.errors import OtelTradingError
 SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "run": ("otel_trading.cli.run", "run a command with every Python in it instrumented"),
     "config": ("otel_trading.cli.config", "check the configuration, and show what is in force"),
+    "agent": ("otel_trading.cli.agent", "drain, keep and export for other processes, and look into their deaths"),
+    "forensics": ("otel_trading.cli.forensics", "what a process did when it died, and the likely cause"),
+    "watchdog": ("otel_trading.cli.watchdog", "see that monitoring goes on, and start it again where it does not"),
     "info": ("otel_trading.cli.info", "which backend, clock and directory, and what is recording now"),
     "doctor": ("otel_trading.cli.doctor", "check everything that recording and exporting need"),
     "alert": ("otel_trading.cli.alert", "send an alert through the ways out that are configured"),

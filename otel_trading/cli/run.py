@@ -7,6 +7,9 @@ Spans of OpenTelemetry's API and of every installed instrumentation library go t
 are instrumented too.  What is not Python runs as it would without us.  The command takes the place of this one: its
 pid, signals, standard streams and exit code are its own.
 
+With OTEL_TRADING_HOST=agent the segments are drained by the user's agent, which is started where none runs, and ends
+by itself some time after the last program (agent.idle).
+
 When that Python has loaded, a checklist goes to standard error: what is instrumented, what was skipped, and why.
 
 Exit codes are the command's; 127 where there is no such command, 126 where it is not executable, 2 for wrong options.
@@ -49,4 +52,6 @@ def run(arguments: argparse.Namespace) -> int:
         exporter=arguments.exporter,
         quiet=arguments.quiet,
     )
-    launch.replace(command, launch.environment(options, launch.own_environment()))
+    environment = launch.environment(options, launch.own_environment())
+    launch.provide_agent(command, environment)
+    launch.replace(command, environment)

@@ -19,19 +19,21 @@ def masked(name: str, value: object) -> object:
         return {key: masked(str(key), item) for key, item in value.items()}
     if is_secret(name):
         return MASK
-    if name == "alerts.command" and isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple)) and name == "alerts.command":
         return [*value[:1], *([MASK] if value[1:] else [])]  # who may call is often an argument
-    if not isinstance(value, str):
-        return value
+    return _masked_text(name, value) if isinstance(value, str) else value
+
+
+def _masked_text(name: str, text: str) -> str:
     if name == "alerts.webhook":  # its path is the key to it
-        scheme, separator, rest = _without_user(value).partition("://")
+        scheme, separator, rest = _without_user(text).partition("://")
         return f"{scheme}{separator}{rest.partition('/')[0]}/{MASK}"
     if name.upper().endswith("HEADERS"):
-        return ",".join(f"{item.partition('=')[0].strip()}={MASK}" for item in value.split(",") if item.strip())
+        return ",".join(f"{item.partition('=')[0].strip()}={MASK}" for item in text.split(",") if item.strip())
     if name in _LIST:
-        pairs = [item.partition("=") for item in value.split(",")]
+        pairs = [item.partition("=") for item in text.split(",")]
         return ",".join(f"{key}{equals}{masked(key.strip(), item)}" for key, equals, item in pairs)
-    return _without_user(value) if "://" in value else value
+    return _without_user(text) if "://" in text else text
 
 
 def _without_user(url: str) -> str:

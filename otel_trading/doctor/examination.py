@@ -12,7 +12,7 @@ from otel_trading.segment import default_directory
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-CONCERNS = ("configuration", "backend", "recorder", "budget", "distro", "instrumentors", "exporters", "clocks")
+CONCERNS = ("configuration", "backend", "recorder", "agent", "budget", "distro", "instrumentors", "exporters", "clocks")
 
 
 def examine(timeout: float = 5.0) -> Iterator[Check]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 import tempfile
@@ -9,11 +10,14 @@ import time
 from typing import Any
 
 from otel_trading import _backend
+from otel_trading import _layout as at
 from otel_trading._version import __version__
+from otel_trading.agent import files
 from otel_trading.budget import overview
 from otel_trading.config.effective import Effective, plain_settings
 from otel_trading.errors import OtelTradingError
-from otel_trading.segment import attach, default_directory, segments
+from otel_trading.segment import attach, default_directory, role, segments
+from otel_trading.segment.files import open_segment
 
 
 def document(directory: str | None = None) -> dict[str, Any]:
@@ -35,6 +39,7 @@ def document(directory: str | None = None) -> dict[str, Any]:
         found["dead_segments"] = len(every) - len(found["segments"])
     except OtelTradingError as error:
         found.update(segments=[], dead_segments=0, directory_error=str(error))
+    found["agent"] = _agent(where)
     found["configuration"] = effective.document()
     return found
 
@@ -53,6 +58,35 @@ def clock() -> str:
         return f"not known ({error})"
 
 
+def _agent(where: str) -> dict[str, Any] | None:
+    """Say which agent drains a directory's segments; None where there is none."""
+    try:
+        if not files.is_running(where):
+            return None
+    except OtelTradingError:  # the directory is not safe, which is told
+        return None
+    words = files.words(where)
+    return {
+        "pid": words.pid,
+        "age_s": round(max(0.0, time.time() - words.started_ns / 1e9), 1),
+        "beat_age_s": round(max(0, time.monotonic_ns() - words.beat_ns) / 1e9, 1),
+        "segments": words.segments,
+        "watchdog": words.watchdog_pid or None,
+    }
+
+
+def _host(path: str) -> str:
+    """Say who drains a segment: the process itself, the agent, or nobody."""
+    fd = open_segment(path, os.O_RDONLY)
+    try:
+        asked = role.hosts(fd, path)
+    finally:
+        os.close(fd)
+    if not role.is_held(path):
+        return "nobody"
+    return "agent" if asked.host_now == at.HOST_AGENT else "embedded"
+
+
 def _segment(one: Any) -> dict[str, Any]:
     found: dict[str, Any] = {
         "pid": one.pid,
@@ -67,6 +101,7 @@ def _segment(one: Any) -> dict[str, Any]:
     try:
         found["spans"] = sum(account["recorded"] for account in reader.accounts())
         found["open_spans"] = len(reader.open_spans())
+        found["host"] = _host(one.path)
         found["budget"] = overview.document(one.path)
     except OtelTradingError as error:  # it has ended meanwhile
         return {**found, "error": str(error)}
@@ -87,16 +122,22 @@ def lines(found: dict[str, Any]) -> list[str]:
     ]
     if "directory_error" in found:
         told.append(f"             {found['directory_error']}")
+    if found["agent"] is not None:
+        agent = found["agent"]
+        beside = f", watchdog {agent['watchdog']}" if agent["watchdog"] else ""
+        told.append(f"  agent      pid {agent['pid']}{beside}, drains {agent['segments']} segments")
     alive, dead = found["segments"], found["dead_segments"]
     told += [
         "",
         f"{len(alive)} process{'es' if len(alive) != 1 else ''} recording; segments of {dead} dead ones are kept",
     ]
     if alive:
-        told.append(f"  {'pid':>8}  {'service':<24}  {'spans':>12}  {'open':>6}  age")
+        told.append(f"  {'pid':>8}  {'service':<24}  {'spans':>12}  {'open':>6}  {'drained by':<10}  age")
     for one in alive:
         name = f"  {one['pid']:>8}  {one['service'][:24]:<24}"
-        counts = one.get("error") or f"{one['spans']:>12,}  {one['open_spans']:>6,}  {_age(one['age_s'])}"
+        counts = (
+            one.get("error") or f"{one['spans']:>12,}  {one['open_spans']:>6,}  {one['host']:<10}  {_age(one['age_s'])}"
+        )
         told.append(f"{name}  {counts}")
         if "error" not in one:
             told += [f"            {line}" for line in _budget(one["budget"])]

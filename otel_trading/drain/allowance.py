@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import struct
-import threading
 import time
 from typing import TYPE_CHECKING
 
 from otel_trading import _layout as at
 from otel_trading import faults
 from otel_trading._backend import core
+from otel_trading._real_threads import real_threading
 from otel_trading.errors import OtelTradingError
+
+threading = real_threading()
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-import threading
 from typing import TYPE_CHECKING
 
 from otel_trading import _layout as at
+from otel_trading._real_threads import real_threading
 from otel_trading.budget.modes import BUDGETS, MODES, TRIGGERS
 from otel_trading.budget.policy import Policy
 from otel_trading.budget.readings import Readings
 from otel_trading.drain.series import COUNTER, GAUGE, Family, Point, tier_name
+
+threading = real_threading()
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

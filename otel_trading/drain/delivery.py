@@ -94,9 +94,15 @@ class Delivery:
         except Exception as error:  # noqa: BLE001 - a batch that cannot be converted must not stop the next one
             faults.report("export.convert", f"{len(batch)} spans cannot be converted: {type(error).__name__}: {error}")
             return len(batch)
+        # Marked as sent in the middle of it only where nobody else is to have it too, and nothing of it comes after.
+        alone = len(self._senders) == 1 and not self._others
         for name, sender in self._senders:
             self.busy_with = name
-            refused = max(refused, sum(_sent(name, sender, request) for request in requests))
+            rejected = 0
+            for number, request in enumerate(requests, 1):
+                marked = batch if alone and number == len(requests) else None
+                rejected += _sent(name, sender, request, marked)
+            refused = max(refused, rejected)
         for name, exporter in self._others:
             self.busy_with = name
             if not exporters.took(name, "spans", exporter.export, converted()):
@@ -129,10 +135,10 @@ class Delivery:
             yield from pieces(converted())
 
 
-def _sent(name: str, sender: Sender, request: Encoded) -> int:
+def _sent(name: str, sender: Sender, request: Encoded, batch: Batch | None) -> int:
     """Send a request; how many of its spans were not taken."""
     try:
-        sent = sender.send(request)
+        sent = sender.send(request, batch)
     except Exception as error:  # noqa: BLE001 - an exporter's mistake stays here
         exporters.not_taken(name, "spans", f"{type(error).__name__}: {error}")
         return request.spans

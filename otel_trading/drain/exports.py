@@ -59,17 +59,18 @@ class Exports:
         outcomes = [worker.wait(number, deadline) for worker, number in asked]
         return all(outcomes)
 
-    def stop(self, deadline: float) -> bool:
+    def stop(self, deadline: float, leave: bool = False) -> bool:  # noqa: FBT001, FBT002  `quietly` gives it by place
         """Export the rest, shut the exporters down, and end the threads; False where ``deadline`` came first.
 
-        Spans that no exporter has taken by then count as refused, those that one has in hand included.
+        Spans that no exporter has taken by then count as refused, those that one has in hand included; where they are
+        to ``leave`` they are not settled, and who drains next sends them.
         Does not wait longer, whatever the exporters do.  Idempotent.
         """
         through = True
         if self._spans is not None:
             now = time.monotonic()
             share = 1.0 if self._metrics is None else _SPANS_SHARE
-            through = self._spans.stop(now + (deadline - now) * share)
+            through = self._spans.stop(now + (deadline - now) * share, leave)
             self._spans = None
         if self._metrics is not None:
             through = self._metrics.stop(deadline) and through
@@ -101,6 +102,8 @@ def start(settings: Settings, resource: bytes | str) -> Exports:
     server = None
     if settings.metrics_port is not None or _PROMETHEUS in settings.export_metrics:
         server = _served(settings, attributes, gathered)
+    if spans is None and core.adopted():
+        core.keep(0)  # nobody takes what others have left either
     # Threads come last: whatever was wrong has been told by now, and nothing is left running then.
     for part in (spans, metrics):
         if part is not None:

@@ -10,7 +10,6 @@ import gzip
 import io
 import os
 import socket
-import threading
 import time
 import weakref
 from http import HTTPStatus
@@ -24,6 +23,7 @@ from prometheus_client.exposition import choose_encoder, gzip_accepted
 
 from otel_trading import faults
 from otel_trading._backend import core
+from otel_trading._real_threads import real_threading
 from otel_trading.errors import OtelTradingError
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from prometheus_client.registry import Collector
+
+threading = real_threading()
 
 MAX_HEAD_BYTES = 16_384
 """Most bytes of a request's line and headers."""

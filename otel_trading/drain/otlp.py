@@ -23,8 +23,11 @@ if TYPE_CHECKING:
     class Sender(Protocol):
         """Sends requests the way a stock exporter does."""
 
-        def send(self, request: Encoded) -> Sent:
-            """Send, with the exporter's own retries; what an exporter raises comes through."""
+        def send(self, request: Encoded, batch: Batch | None = None) -> Sent:
+            """Send, with the exporter's own retries; what an exporter raises comes through.
+
+            Where the sender can tell when the kernel has the whole request, ``batch`` is marked as sent then.
+            """
 
         def give_up(self) -> None:
             """End a wait for the next try, now and from now on; called by another thread, and does not block."""

@@ -14,6 +14,7 @@ from otel_trading.drain.wire import GrpcWire, unsent
 if TYPE_CHECKING:
     from grpc import Channel
 
+    from otel_trading._native import Batch
     from otel_trading.drain.otlp import Encoded
     from otel_trading.drain.wire import Wire
 
@@ -40,8 +41,8 @@ class GrpcSender:
         self._exporter._translate_data = lambda request: request.body  # noqa: SLF001
         self._exporter._count_data = lambda request: request.spans  # noqa: SLF001
 
-    def send(self, request: Encoded) -> Sent:
-        """Send, and try again while the exporter's time allows it."""
+    def send(self, request: Encoded, batch: Batch | None = None) -> Sent:  # noqa: ARG002
+        """Send, and try again while the exporter's time allows it; when the kernel has it all can not be told."""
         self._answer, self._reason = None, ""
         result = self._exporter._export(request)  # noqa: SLF001
         if getattr(result, "name", None) != "SUCCESS":

@@ -8,10 +8,11 @@ from opentelemetry.exporter.otlp.proto.http import trace_exporter
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from otel_trading.drain.otlp import Sent, UnfitError, partial
-from otel_trading.drain.plain_http import plain
+from otel_trading.drain.plain_http import PlainTransport, plain
 from otel_trading.drain.wire import HttpTransport
 
 if TYPE_CHECKING:
+    from otel_trading._native import Batch
     from otel_trading.drain.otlp import Encoded
     from otel_trading.drain.wire import Wire
 
@@ -32,11 +33,27 @@ class HttpSender:
         _look(exporter)
         self._exporter = exporter
         client = self._exporter._client  # noqa: SLF001 - what was looked up just now
-        self._answers = _Answers(plain(client._transport, client._endpoint), wire)  # noqa: SLF001
+        transport = plain(client._transport, client._endpoint)  # noqa: SLF001
+        self._plain = transport if isinstance(transport, PlainTransport) else None
+        self._answers = _Answers(transport, wire)
         self._exporter._client._transport = self._answers  # noqa: SLF001
 
-    def send(self, request: Encoded) -> Sent:
-        """Send, and try again while the exporter's time allows it."""
+    def send(self, request: Encoded, batch: Batch | None = None) -> Sent:
+        """Send, and try again while the exporter's time allows it.
+
+        ``batch`` is marked as sent while the kernel has the whole request and there is no answer but a yes; not where
+        the session of ``requests`` sends it.
+        """
+        plain = self._plain
+        if plain is None or batch is None:
+            return self._send(request)
+        plain.handed_over, plain.not_taken = batch.sent, getattr(batch, "unsent", None)
+        try:
+            return self._send(request)
+        finally:
+            plain.handed_over = plain.not_taken = None
+
+    def _send(self, request: Encoded) -> Sent:
         exporter = self._exporter
         if exporter._shutdown:  # noqa: SLF001
             return Sent(taken=False, reason="it is shut down")

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from opentelemetry.exporter.http.transport._base import BaseHTTPResult, BaseHTTPTransport
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 _MOST_HEAD = 1 << 16
 _MOST_BODY = 4 << 20
@@ -68,6 +68,10 @@ class PlainTransport(BaseHTTPTransport):
         self._host = parts.netloc
         self._usual = dict(stock._session.headers)  # noqa: SLF001 - looked up by `plain`
         self._connection: socket.socket | None = None
+        self.handed_over: Callable[[], None] | None = None
+        """Called when the kernel has all of a request: it arrives then, whatever becomes of this process."""
+        self.not_taken: Callable[[], None] | None = None
+        """Called when that request was answered with anything but a yes, or not at all: it may be sent again."""
 
     def request(
         self,
@@ -79,6 +83,14 @@ class PlainTransport(BaseHTTPTransport):
         data: bytes | None = None,
     ) -> Any:
         """Send, and wait for the answer."""
+        result = self._sent(method, url, headers, timeout, data)
+        if self.not_taken is not None and not 200 <= (result.status_code or 0) < 300:  # noqa: PLR2004
+            self.not_taken()
+        return result
+
+    def _sent(
+        self, method: str, url: str, headers: dict[str, str] | None, timeout: float | None, data: bytes | None
+    ) -> Any:
         if method != "POST" or url != self._url:
             return self._stock.request(method, url, headers=headers, timeout=timeout, data=data)
         body = data or b""
@@ -94,7 +106,9 @@ class PlainTransport(BaseHTTPTransport):
                 + ["\r\n"]
             ).encode("latin-1")
             connection = self._connected(timeout)
-            connection.sendall(head + body)
+            connection.sendall(head + body)  # all of it is in the socket's buffer, or on its way, when this returns
+            if self.handed_over is not None:
+                self.handed_over()
             result, reusable = _answer(connection)
         except Exception as error:  # noqa: BLE001 - as the stock transport does: the result says it
             self.close()
@@ -104,6 +118,8 @@ class PlainTransport(BaseHTTPTransport):
         return replace(result, sent=len(head) + len(body))
 
     def _connected(self, timeout: float | None) -> socket.socket:
+        if self._connection is not None and _is_over(self._connection):
+            self.close()
         if self._connection is None:
             try:
                 self._connection = socket.create_connection(self._address, timeout)
@@ -123,6 +139,18 @@ class PlainTransport(BaseHTTPTransport):
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+
+def _is_over(connection: socket.socket) -> bool:
+    """Tell whether the receiver has closed a connection that waits, or says something that nobody asked for."""
+    try:
+        connection.settimeout(0.0)
+        connection.recv(1, socket.MSG_PEEK)
+    except (BlockingIOError, InterruptedError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _field(value: object) -> str:

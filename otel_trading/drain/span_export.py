@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import threading
 from functools import partial
 from typing import TYPE_CHECKING
 
 from otel_trading import faults
 from otel_trading._backend import core
+from otel_trading._real_threads import real_threading
 from otel_trading.drain import exporters
 from otel_trading.drain.allowance import SECONDS
 from otel_trading.drain.delivery import Delivery
@@ -24,9 +24,8 @@ if TYPE_CHECKING:
     from otel_trading._native import Batch
     from otel_trading.drain.allowance import Allowance
 
-    Tiers = tuple[int, int, int, int]
+threading = real_threading()
 
-_NONE = (0, 0, 0, 0)
 _BATCH_SIZE = "OTEL_BSP_MAX_EXPORT_BATCH_SIZE"
 _NEVER, _NEVER_BYTES = 1 << 25, 1 << 62  # more than the backend lets a queue hold
 _LEAST_WAIT = 0.01  # seconds between two looks at whether there is room
@@ -65,7 +64,7 @@ class SpanExport:
         self._held = False  # by the budget, at the last step
         # Guards what follows; held for no longer than a `take` or a `settle`.
         self._lock = threading.Lock()
-        self._in_hand: Tiers | None = None
+        self._in_hand: Batch | None = None
         self._given_up = False
         finish = partial(exporters.shut_down, found)
         self.worker = Worker("spans", self._delay, self._step, finish, self._pause, core.wake)
@@ -95,7 +94,7 @@ class SpanExport:
                 self._allowance.spent(0, 0)  # nothing, then, and the room is free again
                 break
             refused = self._delivery.deliver(batch)
-            self._settle(batch.tiers, refused)
+            self._settle(batch, refused)
             self._count(batch, exempt=called)
             well = well and not refused
         if self._held:  # before there is room again nothing can be done, whatever the schedule says
@@ -132,60 +131,49 @@ class SpanExport:
             batch = core.take(limit)
             if not len(batch):
                 return None
-            self._in_hand = batch.tiers
+            self._in_hand = batch
             return batch
 
-    def _settle(self, counts: Tiers, refused: int) -> None:
+    def _settle(self, batch: Batch, refused: int) -> None:
         with self._lock:
-            # None: they were counted as refused meanwhile, by `stop`.
-            if self._in_hand is not None:
-                self._in_hand = None
-                core.settle(*_divided(counts, refused))
+            self._in_hand = None
+            # Where `stop` has given up on it meanwhile, this says nothing any more, or it is the next drain's.
+            if not self._given_up:
+                batch.settle(refused)
 
-    def stop(self, deadline: float) -> bool:
-        """Export the rest until ``deadline``; then what has not been taken is refused, and no more is kept."""
+    def stop(self, deadline: float, leave: bool = False) -> bool:  # noqa: FBT001, FBT002  as ``Exports.stop``
+        """Export the rest until ``deadline``; then what has not been taken is refused, and no more is kept.
+
+        ``leave``: it is not refused, but left, as it is marked now, to whoever drains the segment next.
+        """
         through = self.worker.stop(deadline)
         with self._lock:
             self._given_up = True
-            refused = self._in_hand or _NONE
-            self._in_hand = None
-            refused = _sum(refused, _taken_to_refuse())
-            # From here on nothing leaves the process, so what is drained counts as sampled out; except what came
-            # to the queue just before.
-            core.keep(0)
-            refused = _sum(refused, _taken_to_refuse())
-            if any(refused):
-                core.settle(_NONE, refused)
+            batch, self._in_hand = self._in_hand, None
+            refused = 0
+            if not leave:
+                refused = _refused(batch) + _taken_to_refuse()
+                # From here on nothing leaves the process, so what is drained counts as sampled out; except what came
+                # to the queue just before.
+                core.keep(0)
+                refused += _taken_to_refuse()
         if not through:
             self._delivery.give_up()
-            faults.report(
-                "export.spans.stop",
-                f"exporter {self._delivery.busy_with!r} was not through with the last spans in time: "
-                f"{sum(refused)} are refused",
-            )
+            if not leave:
+                faults.report(
+                    "export.spans.stop",
+                    f"exporter {self._delivery.busy_with!r} was not through with the last spans in time: "
+                    f"{refused} are refused",
+                )
         return through
 
 
-def _divided(counts: Tiers, refused: int) -> tuple[Tiers, Tiers]:
-    """Divide a batch into what was exported and what was refused.
-
-    A receiver that rejects some spans says how many, not which: they are taken for those of the lowest tiers.
-    """
-    left = list(counts)
-    for tier in reversed(range(len(left))):
-        from_tier = min(left[tier], refused)
-        left[tier] -= from_tier
-        refused -= from_tier
-    exported = (left[0], left[1], left[2], left[3])
-    return exported, _sum(counts, (-left[0], -left[1], -left[2], -left[3]))
+def _refused(batch: Batch | None) -> int:
+    return 0 if batch is None else sum(batch.settle(len(batch))[1])
 
 
-def _taken_to_refuse() -> Tiers:
-    counts = _NONE
+def _taken_to_refuse() -> int:
+    count = 0
     while len(batch := core.take(4096)):
-        counts = _sum(counts, batch.tiers)
-    return counts
-
-
-def _sum(one: Tiers, other: Tiers) -> Tiers:
-    return (one[0] + other[0], one[1] + other[1], one[2] + other[2], one[3] + other[3])
+        count += _refused(batch)
+    return count

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -16,9 +15,12 @@ from opentelemetry.context import (
 
 from otel_trading import faults
 from otel_trading._backend import core
+from otel_trading._real_threads import real_threading
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+threading = real_threading()
 
 
 _WAKE_AGAIN = 0.01

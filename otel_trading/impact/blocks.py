@@ -20,6 +20,8 @@ from otel_trading.impact import feed, usage
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from otel_trading.impact.agency import Agency
+
     Step = Callable[[str, float], object]
 
 PROGRAM = Path(__file__).with_name("program.py")
@@ -43,6 +45,7 @@ class Plan(NamedTuple):
     rate: int = RATE
     orders: int = ORDERS
     seed: int = 7
+    host: str = "embedded"
 
     @property
     def measured_s(self) -> float:
@@ -50,17 +53,20 @@ class Plan(NamedTuple):
         return sum(self.seconds.values()) * self.rounds * len(self.variants)
 
 
-def plan(seconds: float, *, sdk: bool = False, mode: str = "NORMAL", quick: bool = False) -> Plan:
+def plan(
+    seconds: float, *, sdk: bool = False, mode: str = "NORMAL", quick: bool = False, host: str = "embedded"
+) -> Plan:
     """Divide ``seconds`` of measuring up into rounds of some 15 s a variant.
 
-    ``quick``: two short ones of a fifth of the load.
+    ``quick``: two short ones of a fifth of the load.  ``host``: who drains ours; an agent's processes count in the sum.
     """
     variants = ("bare", "ours", "sdk") if sdk else ("bare", "ours")
     if quick:
-        return Plan(variants, 2, {"latency": 0.1, "batches": 0.5, "throughput": 0.05}, mode, RATE // 5, ORDERS // 5)
+        short = {"latency": 0.1, "batches": 0.5, "throughput": 0.05}
+        return Plan(variants, 2, short, mode, RATE // 5, ORDERS // 5, host=host)
     rounds = max(_FEWEST, round(seconds / len(variants) / _ROUND_S))
     each = seconds / len(variants) / rounds
-    return Plan(variants, rounds, {kind: each * share for kind, share in SHARES.items()}, mode)
+    return Plan(variants, rounds, {kind: each * share for kind, share in SHARES.items()}, mode, host=host)
 
 
 def run(what: Plan, progress: Step | None = None) -> dict[str, Any]:
@@ -94,7 +100,7 @@ def run(what: Plan, progress: Step | None = None) -> dict[str, Any]:
                 }
                 if kind == "throughput":
                     options["levels"] = levels
-                runs[variant][kind].append(block(kind, options, what.mode))
+                runs[variant][kind].append(block(kind, options, what.mode, what.host))
     return {
         "machine": machine.describe(),
         "backend": backend,
@@ -105,18 +111,43 @@ def run(what: Plan, progress: Step | None = None) -> dict[str, Any]:
     }
 
 
-def block(kind: str, options: Mapping[str, Any], mode: str) -> dict[str, Any]:
-    """Run one block in a child; beside what it tells itself, what was seen of it from outside meanwhile."""
-    seen: dict[str, dict[str, int | None]] = {}
+def block(kind: str, options: Mapping[str, Any], mode: str, host: str = "embedded") -> dict[str, Any]:
+    """Run one block in a child; beside what it tells itself, what was seen of it from outside meanwhile.
+
+    With host "agent" our variant has an agent, ``beside``: its processes' CPU seconds in that time, and their memory.
+    """
     endpoint = options["endpoint"]
+    around = children.environment(backend, environment(endpoint, mode))
+    if host != "agent" or options["variant"] != "ours":
+        return _measured(kind, options, around, None)
+    from otel_trading.impact.agency import agency
+
+    exporting = {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_METRICS_EXPORTER": "otlp"}
+    with agency({**around, **exporting}, options.get("cpu")) as beside:
+        return _measured(kind, options, {**around, **beside.environment}, beside)
+
+
+def _measured(
+    kind: str, options: Mapping[str, Any], around: Mapping[str, str], beside: Agency | None
+) -> dict[str, Any]:
+    seen: dict[str, dict[str, int | None]] = {}
+    agents: dict[str, Any] = {}
 
     def mark(said: Mapping[str, Any]) -> None:
-        seen[said["at"]] = {**totals(endpoint), "written": usage.written(said["pid"])}
+        seen[said["at"]] = {**totals(options["endpoint"]), "written": usage.written(said["pid"])}
+        if beside is not None:
+            agents[said["at"]] = beside.cpu()
+            agents["memory"], agents["processes"] = beside.memory(), len(beside.processes())
 
     command = [sys.executable, str(PROGRAM), kind, json.dumps(dict(options))]
-    found = children.lines(command, children.environment(backend, environment(endpoint, mode)), mark)
+    found = children.lines(command, around, mark)
     if len(seen) == 2:  # noqa: PLR2004  begin and end
         found["seen"] = {key: _less(seen["end"][key], seen["begin"][key]) for key in seen["begin"]}
+    if "end" in agents:
+        from otel_trading.impact.agency import used
+
+        cpu = used(agents["begin"], agents["end"])
+        found["beside"] = {"cpu_s": cpu, "memory": agents["memory"], "processes": agents["processes"]}
     return found
 
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _HERE = Path(__file__).resolve().parent
 _LOOK = 0.25
 """Seconds for the parent to look at this process from outside."""
+_DRAIN_S = 15.0
+"""Seconds that an agent may take until it drains."""
 TIERS = {"order.send": (0, "50ms"), "risk.check": (1, None), "signal.evaluate": (1, None), "candle.update": (2, None)}
 """Tier and SLA of the stages; the root of each trace is a detail of tier P2, the order is P0."""
 
@@ -73,6 +75,7 @@ class Program:
             ot.configure(service="impact", config={"export.traces": "otlp", "export.metrics": "otlp", **(config or {})})
             self.recorder, self.stop = ot, ot.shutdown
             wrap, note = _ours, getattr(ot, "market_data", None)
+            self._await_drain()
         if cpu is not None:
             os.sched_setaffinity(0, {cpu})
         self.ticks = [trading.strategy(wrap, _noted(note, symbol)) for symbol in feeding.SYMBOLS]
@@ -85,6 +88,17 @@ class Program:
         from otel_trading.lifecycle import own_segment
 
         return own_segment()
+
+    def _await_drain(self) -> None:
+        """Wait for the agent to drain, where one does: its start is not what is measured."""
+        if os.environ.get("OTEL_TRADING_HOST") != "agent":
+            return
+        from otel_trading.segment import role
+
+        deadline = time.monotonic() + _DRAIN_S
+        while not role.is_held(str(self.segment)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(_LOOK)
 
     def accounts(self) -> dict[str, int]:
         """What became of its spans so far, all tiers together; {} without a recorder."""

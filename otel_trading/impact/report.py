@@ -45,6 +45,8 @@ def impact_tables(results: Mapping[str, Any], boiled: Mapping[str, Any]) -> Iter
     plan = results["plan"]
     head = f"{plan['rate']:,} updates/s, {plan['orders']:,} orders/s, {plan['rounds']} rounds"
     head += f", {results['backend']} backend, mode {plan['mode']}"
+    if plan.get("host") == "agent":
+        head += ", drained by an agent"
     shown = table(f"Added to the plain program, {head}; 95 % intervals", "", *(VARIANTS[name] for name in boiled))
     for label, key in _ROWS:
         cells = [interval(row[key]) if key in row else "" for row in boiled.values()]
@@ -74,10 +76,12 @@ def _latencies(label: str, key: str, boiled: Mapping[str, Any]) -> Table:
 
 _ROWS = (
     ("CPU, % of one core", "cpu_percent"),
+    ("  of it the agent's processes", "beside_percent"),
     ("CPU, % of the machine", "machine_percent"),
     ("  the plain program itself, % of one core", "bare_cpu_percent"),
     ("memory, MB", "memory_mb"),
     ("  of it the segment", "segment_mb"),
+    ("  of all, the agent's processes", "beside_mb"),
     ("  besides, the exporters' libraries", "exporter_mb"),
     ("throughput lost, %, where it fills a core", "throughput_percent"),
     ("sent, kbit/s", "network_kbps"),

@@ -82,6 +82,7 @@ def _row(results: Mapping[str, Any], variant: str) -> dict[str, Any]:
         "tail_ratio": _tail(results, variant),
         "throughput_percent": _throughput(results, variant),
         **_memory(batches),
+        **_beside([mine for mine, _ in batches]),
         **_outside([mine for mine, _ in batches]),
     }
     meters = [(mine["meter"], added) for (mine, _), added in zip(batches, cpu, strict=True) if mine.get("meter")]
@@ -94,7 +95,7 @@ def _row(results: Mapping[str, Any], variant: str) -> dict[str, Any]:
 
 
 def _cpu(run: Mapping[str, Any]) -> float:
-    return float(run["cpu_s"] / run["wall_s"])
+    return float((run["cpu_s"] + run.get("beside", {}).get("cpu_s", 0.0)) / run["wall_s"])
 
 
 def _pairs(results: Mapping[str, Any], variant: str, kind: str, key: str, point: str) -> list[tuple[float, float]]:
@@ -138,7 +139,11 @@ def _memory(batches: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, A
     told = [(mine["memory"], bare["memory"], mine.get("meter")) for mine, bare in batches]
     if any(mine is None or bare is None for mine, bare, _ in told):
         return {}
-    added = [(mine["own"] + mine["segment"] - bare["own"]) / MEGA for mine, bare, _ in told]
+    beside = [mine.get("beside", {}).get("memory") or 0 for mine, _ in batches]
+    added = [
+        (mine["own"] + mine["segment"] + agent - bare["own"]) / MEGA
+        for (mine, bare, _), agent in zip(told, beside, strict=True)
+    ]
     libraries = [(meter or {}).get("exporter_memory", 0.0) / MEGA for _, _, meter in told]
     held = [total - library for total, library in zip(added, libraries, strict=True)]
     return {
@@ -146,7 +151,14 @@ def _memory(batches: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, A
         "memory_all_mb": median(added)._asdict(),
         "exporter_mb": median(libraries)._asdict(),
         "segment_mb": median([mine["segment"] / MEGA for mine, _, _ in told])._asdict(),
+        **({"beside_mb": median([one / MEGA for one in beside])._asdict()} if any(beside) else {}),
     }
+
+
+def _beside(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """CPU of an agent's processes, of what is in the sum."""
+    told = [100.0 * run["beside"]["cpu_s"] / run["wall_s"] for run in runs if "beside" in run]
+    return {"beside_percent": median(told)._asdict()} if told else {}
 
 
 def _outside(runs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -53,7 +53,16 @@ def _recording(told: Outcomes) -> str:
         return "nothing is recorded: the recorder did not start (see above); run: otel-trading doctor"
     if not settings.enabled:
         return f"recording is off (enabled, said by {settings.sources['enabled']}); {path}"
-    return f"pid {os.getpid()} records ({backend} backend) in {path}; spans go to {_exporters(told)}"
+    ways = _agent(os.path.dirname(path)) if settings.host == "agent" else f"spans go to {_exporters(told)}"
+    return f"pid {os.getpid()} records ({backend} backend) in {path}; {ways}"
+
+
+def _agent(where: str) -> str:
+    from otel_trading.agent import files
+
+    if files.is_running(where):
+        return f"the agent, pid {files.words(where).pid}, drains it and exports; see: otel-trading agent --status"
+    return "no agent drains it: start one with otel-trading agent"
 
 
 def _exporters(told: Outcomes) -> str:

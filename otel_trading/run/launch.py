@@ -19,6 +19,10 @@ from otel_trading.errors import OtelTradingError
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from otel_trading.config import Settings
+
 _NAME = "otel_trading"
 _INJECT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "inject")
 
@@ -58,7 +62,6 @@ def environment(options: Options, base: dict[str, str]) -> dict[str, str]:
         made.update(exporters(options.exporter))
     # Where several distros are installed, the first one found would win.
     made["OTEL_PYTHON_DISTRO"] = made["OTEL_PYTHON_CONFIGURATOR"] = _NAME
-    made.setdefault("OTEL_TRADING_HOST", "embedded")
     path = [entry for entry in made.get("PYTHONPATH", "").split(os.pathsep) if entry and entry != _INJECT]
     made["PYTHONPATH"] = os.pathsep.join([_INJECT, *path])
     made.pop("OTEL_TRADING_CHECKLIST", None)
@@ -113,6 +116,42 @@ def find(command: str, path: str | None = None) -> str:
 def _candidates(command: str, path: str | None) -> list[str]:
     folders = (path if path is not None else os.environ.get("PATH", os.defpath)).split(os.pathsep)
     return [os.path.join(folder or os.curdir, command) for folder in folders]
+
+
+def provide_agent(command: list[str], environment: dict[str, str]) -> None:
+    """Start the agent that the environment asks for, unless there is one; what goes wrong is said, and no more.
+
+    Without it the program's spans wait in its segment, as far as its rings reach.  Raises CommandError where there
+    is no such command: then no agent is wanted.
+    """
+    settings = _settings_of(environment)
+    if settings is None or settings.host != "agent":
+        return
+    find(command[0], environment.get("PATH"))
+    from otel_trading.agent import start
+    from otel_trading.segment import default_directory
+
+    idle = settings.values["agent.idle"]
+    where = os.path.abspath(settings.directory or environment.get("OTEL_TRADING_DIR") or default_directory())
+    wrong = start.ensure(where, environment, idle if isinstance(idle, float) else 30.0)
+    if wrong is not None:
+        sys.stderr.write(f"otel-trading: {wrong}\n")
+
+
+def _settings_of(environment: dict[str, str]) -> Settings | None:
+    """Give what the command's configuration will be; None where it has mistakes, and without telemetry."""
+    from otel_trading import config
+    from otel_trading.errors import ConfigurationError
+
+    before = dict(os.environ)
+    os.environ.update(environment)
+    try:
+        return None if config.sdk_disabled() else config.resolve()
+    except ConfigurationError:
+        return None
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def replace(command: list[str], environment: dict[str, str]) -> NoReturn:

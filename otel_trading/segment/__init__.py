@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from otel_trading.segment.control import Control
 from otel_trading.segment.directory import default_directory, prepare_directory
-from otel_trading.segment.files import CreatedSegment, FoundSegment, attach, create, release, segments
+from otel_trading.segment.files import FoundSegment, attach, segments
+from otel_trading.segment.making import CreatedSegment, create
+from otel_trading.segment.remains import release
 from otel_trading.segment.resource import resource_json, service_name
 from otel_trading.segment.shared import shared_file
 

@@ -34,6 +34,15 @@ def is_alive(pid: int, start: int) -> bool:
         return True  # nobody can tell; a file that may be in use stays
 
 
+def start_of(pid: int) -> int:
+    """Give when a process was started (field 22 of its stat file), which tells a reused pid; 0 where nobody can say."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[_START])
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
 def _answers(pid: int) -> bool:
     """Tell whether there is such a process, where no /proc is."""
     try:

@@ -1,5 +1,5 @@
 """Fixtures that several of the integration tests share."""
 
-from exporting import segment, start
+from exporting import characters, segment, start
 
-__all__ = ["segment", "start"]
+__all__ = ["characters", "segment", "start"]

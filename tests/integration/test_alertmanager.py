@@ -11,9 +11,9 @@ import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from conftest import wait_until
 
 from otel_trading import alerts, config
-from tests.conftest import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

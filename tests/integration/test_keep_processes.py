@@ -70,7 +70,7 @@ def hold(seconds):
 def drain(decide=False):
     core.drain(decide)
     batch = core.take(100_000)
-    core.settle(batch.tiers, (0, 0, 0, 0))
+    batch.settle()
     (account,) = [account for tier, account in ot.accounts().items() if tier == 1]
     return {"kept": [[f"{state[2]:032x}", state[10]] for state in batch.states()], "account": account}
 
@@ -324,7 +324,7 @@ core.keep(100)
 with ot.probe("governed.work"):
     pass
 print(ot.accounts()[1]["recorded"], core.kept(), end="")
-core.settle(core.take(100).tiers, (0, 0, 0, 0))
+core.take(100).settle()
 ot.shutdown()
 """
 

@@ -103,6 +103,26 @@ ot.counter("orders.rejected", tier=ot.P0).add(1)
 ot.gauge("queue.depth", unit="{message}", description="Messages waiting").set(3)
 ot.histogram("slippage", unit="bps", attributes={"side": "buy", "size": 1, "maker": True}).record(1.2)
 
+# ---- life and death
+
+ot.heartbeat()
+ot.heartbeat("feed", late=2)
+ot.heartbeat("feed", late=None)
+ot.heartbeat(5)  # type: ignore[arg-type]
+ot.queue(ot.gauge("queue.depth"))
+ot.queue(None)
+ot.queue(ot.counter("x"))  # type: ignore[arg-type]
+ot.critical("risk.limit_near")
+ot.critical("risk.limit_near", key="t-1")
+assert_type(ot.dump(), str)
+assert_type(ot.dump(Path("record")), str)
+
+
+async def beating() -> None:
+    """Beat from the loop."""
+    await ot.heartbeat.every(1.0, "feed", late=3.0)
+
+
 # ---- propagation
 
 assert_type(ot.current_trace_id(), "str | None")

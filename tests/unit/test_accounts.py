@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from conftest import Recorder
 
+    from otel_trading._native import Batch
+
 PROBES = [ot.probe(f"accounts.p{tier}", tier=tier) for tier in range(4)]
 VALUES = ot.histogram("accounts.values")
 NOTHING = {"recorded": 0, "exported": 0, "sampled_out": 0, "overwritten": 0, "refused": 0, "pending": 0}
@@ -55,10 +57,11 @@ def test_kept_spans_are_pending_until_settled(recorder: Recorder) -> None:
     taken = core.take(20)
     assert len(taken) == 20
     assert recorder.accounts()[1] == {**NOTHING, "recorded": 30, "pending": 30}
-    core.settle((0, 15, 0, 0), (0, 5, 0, 0))
+    assert taken.settle(5) == ((0, 15, 0, 0), (0, 5, 0, 0))
     assert recorder.accounts()[1] == {**NOTHING, "recorded": 30, "exported": 15, "refused": 5, "pending": 10}
-    assert len(core.take(20)) == 10
-    core.settle((0, 10, 0, 0), (0, 0, 0, 0))
+    taken = core.take(20)
+    assert len(taken) == 10
+    taken.settle()
     assert recorder.accounts()[1] == {**NOTHING, "recorded": 30, "exported": 25, "refused": 5}
     assert len(core.take(20)) == 0
 
@@ -70,17 +73,18 @@ def test_taken_spans_are_the_ones_recorded(recorder: Recorder) -> None:
         with PROBES[2].span(number=number):
             pass
     core.drain()
-    taken = core.take(100).states()
+    batch = core.take(100)
+    taken = batch.states()
     assert [state[11]["number"] for state in taken] == list(range(10))
     assert [(state[2], state[3]) for state in taken] == [(r.trace_id, r.span_id) for r in recorder.records()]
-    core.settle((0, 0, 10, 0), (0, 0, 0, 0))
+    batch.settle()
 
 
 def test_a_full_queue_refuses(recorder: Recorder) -> None:
     """Spans past the queue's end are refused, and counted so."""
     core.keep(8)
-    record(20)
-    account = recorder.accounts()[1]
+    record(20, tier=0)
+    account = recorder.accounts()[0]
     assert account["recorded"] == 20
     assert account["pending"] == 8
     assert account["refused"] == 12
@@ -144,14 +148,15 @@ def test_sampling_takes_whole_traces(recorder: Recorder) -> None:
         with PROBES[0], PROBES[1]:
             pass
     core.drain()
-    taken = core.take(10_000).states()
+    batch = core.take(10_000)
+    taken = batch.states()
     traces = [state[2] for state in taken]
     assert all(traces.count(trace) == 2 for trace in traces)
     # Of 200 fair coins fewer than 60 or more than 140 heads come once in a hundred million runs.
     assert 60 <= len(set(traces)) <= 140
     accounts = recorder.accounts()
     assert accounts[0]["sampled_out"] + len(set(traces)) == 200
-    core.settle((len(set(traces)), len(set(traces)), 0, 0), (0, 0, 0, 0))
+    batch.settle()
 
 
 @pytest.mark.parametrize(("rate", "kept"), [(0.0, 0), (1.0, 50)])
@@ -198,6 +203,7 @@ class Accounts(RuleBasedStateMachine):
         (path,) = (Path(root) / file for root, _, files in os.walk(self.directory.name) for file in files)
         self.control = Control(path)
         self.recorded = [0, 0, 0, 0]
+        self.batches: list[Batch] = []
         self.on = [True] * 4
         self.enabled = True
         self.taken = [0, 0, 0, 0]
@@ -274,16 +280,21 @@ class Accounts(RuleBasedStateMachine):
     @rule(limit=st.integers(0, 50))
     def take(self, limit: int) -> None:
         """Take kept spans."""
-        for state in core.take(limit).states():
-            self.taken[state[1]] += 1
+        batch = core.take(limit)
+        self.taken = [count + more for count, more in zip(self.taken, batch.tiers, strict=True)]
+        self.batches.append(batch)
 
-    @rule(shares=st.tuples(*[st.floats(0.0, 1.0)] * 8))
-    def settle(self, shares: tuple[float, ...]) -> None:
-        """Settle some of what was taken, one way or the other; in shares, as what is taken hangs on random ids."""
-        exported = [int(count * share) for count, share in zip(self.taken, shares[:4], strict=True)]
-        left = [count - done for count, done in zip(self.taken, exported, strict=True)]
-        refused = [int(count * share) for count, share in zip(left, shares[4:], strict=True)]
-        core.settle(tuple(exported), tuple(refused))
+    @rule(which=st.floats(0.0, 1.0, exclude_max=True), share=st.floats(0.0, 1.0), sent=st.booleans())
+    def settle(self, which: float, share: float, sent: bool) -> None:  # noqa: FBT001
+        """Settle one of the batches that were taken, in any order, some of its spans one way, some the other."""
+        if not self.batches:
+            return
+        batch = self.batches.pop(int(which * len(self.batches)))
+        if sent:
+            batch.sent()
+        exported, refused = batch.settle(int(len(batch) * share))
+        assert sum(refused) == int(len(batch) * share)
+        assert [e + r for e, r in zip(exported, refused, strict=True)] == list(batch.tiers)
         self.taken = [c - e - r for c, e, r in zip(self.taken, exported, refused, strict=True)]
 
     @invariant()

@@ -120,7 +120,14 @@ def instruments(times: Iterator[None]) -> None:
         HISTOGRAM.record(1.5)
 
 
-NOTHING_AT_ALL = (start_stop, leaf_calls)
+def market_data(times: Iterator[None]) -> None:
+    """Note updates of market data."""
+    note = ot.market_data
+    for _ in times:
+        note("BTCUSDT", 1_700_000_000_000, 64_000.5, 0.25)
+
+
+NOTHING_AT_ALL = (start_stop, leaf_calls, market_data)
 NOTHING_LEFT = (*NOTHING_AT_ALL, function_calls, blocks, nested, attributes, many_attributes, errors, out_of_order,
                 instruments)  # fmt: skip
 
@@ -143,7 +150,7 @@ def test_nothing_is_left_behind(recorder: Recorder, form: Callable[[Iterator[Non
 @pytest.mark.skipif(not NATIVE, reason="the pure backend makes and drops objects of its own")
 @pytest.mark.parametrize("form", NOTHING_AT_ALL, ids=lambda form: form.__name__)
 def test_nothing_is_allocated(recorder: Recorder, form: Callable[[Iterator[None]], None]) -> None:
-    """Flat pairs and leaf calls allocate nothing: no block that tracemalloc or the collector would see."""
+    """Flat pairs, leaf calls and market data allocate nothing: no block that tracemalloc or the collector would see."""
     form(itertools.repeat(None, 3000))
     times: Any = itertools.repeat(None, 100_000)
     tracemalloc.start()

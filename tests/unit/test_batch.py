@@ -43,7 +43,9 @@ def test_a_batch_is_the_oldest_spans(recorder: Recorder) -> None:
     assert first.states() == first.states()
     assert (first.scopes(), third.scopes()) == ([""], [])
     assert recorder.accounts()[2]["pending"] == 10
-    core.settle(first.tiers, second.tiers)
+    assert first.settle() == ((5, 0, 3, 0), NONE)
+    assert second.settle(100) == (NONE, (0, 0, 7, 0))
+    assert first.settle(3) == second.settle() == (NONE, NONE)
     assert recorder.accounts()[2] == {
         **dict.fromkeys(("sampled_out", "overwritten", "pending"), 0),
         "recorded": 10,
@@ -55,13 +57,44 @@ def test_a_batch_is_the_oldest_spans(recorder: Recorder) -> None:
 def test_the_queue_is_bounded_in_spans(recorder: Recorder) -> None:
     """What finds no room is refused, and there is room again once spans were taken."""
     core.keep(10)
-    record(15)
-    assert recorder.accounts()[1]["refused"] == 5
+    record(15, 0)
+    assert recorder.accounts()[0]["refused"] == 5
     batch = core.take(4)
-    record(15)
-    assert recorder.accounts()[1]["refused"] == 16
+    record(15, 0)
+    assert recorder.accounts()[0]["refused"] == 16
     assert core.kept() == 10
-    core.settle(batch.tiers, NONE)
+    batch.settle()
+
+
+def test_lower_tiers_find_less_room(recorder: Recorder) -> None:
+    """Each tier leaves an eighth of the queue to the better ones, so that P0 is the last to be refused."""
+    core.keep(80)
+    for tier in (3, 2, 1, 0):
+        record(100, tier)
+    assert {tier: account["refused"] for tier, account in recorder.accounts().items()} == {3: 50, 2: 90, 1: 90, 0: 90}
+    assert core.take(80).settle() == ((10, 10, 10, 50), NONE)
+
+
+@pytest.mark.parametrize("tier", range(4))
+def test_the_smallest_queue_has_room_for_any_tier(recorder: Recorder, tier: int) -> None:
+    """One span is kept, of whatever tier."""
+    core.keep(1)
+    record(3, tier)
+    assert recorder.accounts()[tier]["refused"] == 2
+    assert core.take(1).settle()[0][tier] == 1
+
+
+def test_lower_tiers_find_less_room_for_blocks(recorder: Recorder) -> None:
+    """The same of what spans carry."""
+    core.keep(1000, 80_000)
+    for tier in (3, 0):
+        record(200, tier, "x" * 968)  # with its head a block of 1,000 bytes
+        core.drain()
+    batch = core.take(1000)
+    assert batch.tiers[3] == pytest.approx(50, abs=1)
+    assert batch.tiers[0] == pytest.approx(30, abs=1)
+    batch.settle()
+    assert recorder.accounts()[3]["refused"] == 200 - batch.tiers[3]
 
 
 def test_the_queue_is_bounded_in_bytes(recorder: Recorder) -> None:
@@ -78,7 +111,7 @@ def test_the_queue_is_bounded_in_bytes(recorder: Recorder) -> None:
     assert [state[11]["number"] for state in states[-5:]] == list(range(5))
     record(5, text="x" * 1000)
     assert recorder.accounts()[1]["refused"] == account["refused"]
-    core.settle(taken.tiers, NONE)
+    taken.settle()
 
 
 def test_scopes_in_order_of_first_appearance(recorder: Recorder) -> None:
@@ -101,7 +134,7 @@ def test_scopes_in_order_of_first_appearance(recorder: Recorder) -> None:
     assert batch.scopes() == scopes[:3]
     named = {name: scope for name, *_, scope in recorder.segment.reader.probes()}
     assert (named["a"], named["b"], named["batch.own"]) == (scopes[2], scopes[1], "")
-    core.settle(batch.tiers, NONE)
+    batch.settle()
 
 
 def test_times_as_the_program_gave_them(recorder: Recorder) -> None:
@@ -120,7 +153,7 @@ def test_times_as_the_program_gave_them(recorder: Recorder) -> None:
     _, count, total, least, most, *_ = probe["total"]
     assert (count, total, least, most) == (3, 2.0, 0.0, 2.0)
     assert recorder.accounts()[1]["recorded"] == 3
-    core.settle(batch.tiers, NONE)
+    batch.settle()
 
 
 @pytest.mark.usefixtures("recorder")
@@ -145,5 +178,5 @@ def test_taking_makes_room(make_recorder: Callable[..., Recorder]) -> None:
         core.drain()
         batch = core.take(1000)
         assert len(batch) == 100
-        core.settle(batch.tiers, NONE)
+        batch.settle()
     assert recorder.accounts()[1]["exported"] == 5000

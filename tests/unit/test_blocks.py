@@ -187,7 +187,8 @@ def test_blocks_that_were_overwritten_are_counted(make_recorder: Callable[..., R
             pass
     span.end()
     core.drain()
-    states = core.take(1000).states()
+    batch = core.take(1000)
+    states = batch.states()
     assert len(states) == 11
     found = sum(len(state[15]) for state in states) + sum("text" in state[11] for state in states)
     assert 0 < found < 110
@@ -197,7 +198,7 @@ def test_blocks_that_were_overwritten_are_counted(make_recorder: Callable[..., R
     assert [messages.event(data)[1] for data in last[15]] == list(range(101 - len(last[15]), 101))
     assert core.snapshot()["segment"]["text_overwritten"] == 110 - found
     assert [state[11]["number"] for state in states[:10]] == list(range(10))
-    core.settle((0, 11, 0, 0), (0, 0, 0, 0))
+    batch.settle()
     by_reader = recorder.named("long-lived")
     assert len(by_reader) == 1
 
@@ -212,9 +213,10 @@ def test_more_blocks_than_are_followed(make_recorder: Callable[..., Recorder]) -
         span.add_event("e", None, number + 1)
     span.end()
     core.drain()
-    (state,) = core.take(10).states()
+    batch = core.take(10)
+    (state,) = batch.states()
     record = recorder.only("blocks")
     for events, dropped in ((state[15], state[17]), (record.events, record.events_dropped)):
         assert [messages.event(data)[1] for data in events] == list(range(501, at.MAX_BLOCKS + 501))
         assert dropped == 500
-    core.settle((0, 1, 0, 0), (0, 0, 0, 0))
+    batch.settle()

@@ -146,9 +146,9 @@ def test_what_waits_is_not_lost(recorder: Recorder, shift: int) -> None:
     assert capacities(recorder) == [1024 >> shift]
     record(40, 900)
     core.drain(True)
-    states = core.take(10_000).states()
-    assert [state[11]["number"] for state in states] == list(range(940))
-    core.settle((0, 940, 0, 0), (0, 0, 0, 0))
+    batch = core.take(10_000)
+    assert [state[11]["number"] for state in batch.states()] == list(range(940))
+    assert batch.settle() == ((0, 940, 0, 0), (0, 0, 0, 0))
     assert recorder.accounts()[1]["exported"] == 940
 
 
@@ -160,9 +160,10 @@ def test_the_queue_shrinks_with_the_rings(recorder: Recorder) -> None:
     ask(recorder, 2)
     core.fit_buffers()
     assert core.kept() == 100
-    assert [state[11]["number"] for state in core.take(400).states()] == list(range(100))
+    batch = core.take(400)
+    assert [state[11]["number"] for state in batch.states()] == list(range(100))
     assert recorder.accounts()[1]["refused"] == 200
-    core.settle((0, 100, 0, 0), (0, 0, 0, 0))
+    batch.settle()
     ask(recorder, 0)
     core.fit_buffers()
     record(300)
@@ -205,13 +206,14 @@ def test_under_load(make_recorder: Callable[..., Recorder], writers: Callable[[i
     core.drain(True)
     account = recorder.accounts()[1]
     assert account["recorded"] == total
-    states = core.take(1_000_000).states()
+    batch = core.take(1_000_000)
+    states = batch.states()
     assert len(states) == account["pending"]
     assert account["pending"] + account["overwritten"] == total
     seen = {(state[11]["writer"], state[11]["number"]) for state in states}
     assert len(seen) == len(states)
     assert all(state[11]["twice"] == 2 * state[11]["number"] for state in states)  # type: ignore[operator]
-    core.settle((0, len(states), 0, 0), (0, 0, 0, 0))
+    batch.settle()
     assert_balanced(recorder.accounts())
 
 
@@ -333,8 +335,9 @@ def test_a_small_ring_that_is_overrun(recorder: Recorder) -> None:
     ask(recorder, 2)
     core.fit_buffers()
     core.drain(True)
-    numbers = [state[11]["number"] for state in core.take(10_000).states()]
+    batch = core.take(10_000)
+    numbers = [state[11]["number"] for state in batch.states()]
     assert numbers == list(range(3000 - len(numbers), 3000))
     account = recorder.accounts()[1]
     assert account["overwritten"] == 3000 - len(numbers)
-    core.settle((0, len(numbers), 0, 0), (0, 0, 0, 0))
+    batch.settle()

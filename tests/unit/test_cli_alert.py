@@ -8,8 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-
-from tests.conftest import child_environment
+from conftest import child_environment
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -26,7 +26,6 @@ def test_the_environment() -> None:
         "A": "b",
         "OTEL_PYTHON_DISTRO": "otel_trading",
         "OTEL_PYTHON_CONFIGURATOR": "otel_trading",
-        "OTEL_TRADING_HOST": "embedded",
         "OTEL_TRADING_CHECKLIST": "1",
         "PYTHONPATH": os.pathsep.join([INJECT, "/x", "/y"]),
     }

@@ -147,7 +147,7 @@ def recorded_under_a_small_budget(recorder: Recorder, number: int) -> list[Any]:
         core.drain(True)
         batch = core.take(number)
         states = batch.states()
-        core.settle(batch.tiers, (0, 0, 0, 0))
+        batch.settle()
         core.keep(0)
         policy.active = False
     return states

@@ -17,11 +17,11 @@ pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="otel-tradi
 import requests
 from opentelemetry.exporter.http.transport._requests import RequestsHTTPTransport
 
-from otel_trading.drain.plain_http import NotConnectedError, PlainTransport, plain
+from otel_trading.drain.plain_http import NotConnectedError, PlainTransport, _is_over, plain
 from otel_trading.drain.wire import unsent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
 
@@ -187,6 +187,58 @@ def test_garbage_gives_an_error_or_an_answer(noise: bytes) -> None:
         result = post(ours, "http://localhost/")
     assert (result.error is None) is (result.status_code is not None)
     ours.close()
+
+
+def test_it_tells_when_the_kernel_has_the_whole_request() -> None:
+    """That is before the answer, and not where nobody took it."""
+    with serving(OK, OK) as server:
+        sender = transport(server.url)
+        told: list[tuple[int, bool]] = []
+        sender.handed_over = lambda: told.append((len(server.answers), server.thread.is_alive()))
+        assert post(sender, server.url, b"x" * 8_000_000).status_code == 200
+        assert len(told) == 1
+        sender.handed_over = None
+        assert post(sender, server.url).status_code == 200
+        assert len(told) == 1
+        assert len(server.requests[0]) > 8_000_000
+        sender.close()
+    sender.handed_over = lambda: told.append((0, False))
+    assert isinstance(post(sender, server.url).error, NotConnectedError)
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "taken"),
+    [
+        (OK, True),
+        (b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n", True),
+        (b"HTTP/1.1 503 Later\r\nContent-Length: 0\r\n\r\n", False),
+        (b"HTTP/1.1 400 No\r\nContent-Length: 0\r\n\r\n", False),
+        (b"CLOSE", False),
+    ],
+)
+def test_it_tells_when_what_was_handed_over_was_not_taken(answer: bytes, taken: bool) -> None:  # noqa: FBT001
+    """That is any answer but a yes, and none."""
+    with serving(answer) as server:
+        sender = transport(server.url)
+        told: list[str] = []
+        sender.handed_over, sender.not_taken = lambda: told.append("handed over"), lambda: told.append("not taken")
+        post(sender, server.url)
+        assert told == (["handed over"] if taken else ["handed over", "not taken"])
+        sender.close()
+
+
+def test_a_connection_that_the_receiver_has_closed_is_not_used_again(until: Callable[..., None]) -> None:
+    """What would be handed over to nobody goes out on a new one."""
+    with serving(OK + b"CLOSE", OK) as server:
+        sender = transport(server.url)
+        told: list[int] = []
+        assert post(sender, server.url).status_code == 200
+        until(lambda: _is_over(sender._connection))
+        sender.handed_over = lambda: told.append(1)
+        assert post(sender, server.url).status_code == 200
+        assert (told, server.connections) == ([1], 2)
+        sender.close()
 
 
 def test_nobody_there_is_an_error_of_which_nothing_was_sent() -> None:

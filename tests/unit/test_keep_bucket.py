@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from keeping import ALL, HALF, INFINITY, TAIL, Keeping, quiet, record, trace_ids, trace_of
+from keeping import ALL, HALF, INFINITY, Keeping, quiet, record, trace_ids, trace_of
 
 import otel_trading as ot
 from otel_trading import _layout as at
@@ -33,7 +33,7 @@ def take() -> Batch:
     """Have all decided; take what is kept, as exported."""
     core.drain(True)
     batch = core.take(100_000)
-    core.settle(batch.tiers, TAIL)
+    batch.settle()
     return batch
 
 
@@ -347,7 +347,7 @@ def test_the_queue_is_not_filled_up_by_plain_traces(keeping: Keeping) -> None:
                 record(tier=tier)
         core.drain()
         batch = core.take(30)
-        core.settle(batch.tiers, TAIL)
+        batch.settle()
     thresholds = keeping.readings(now).thresholds
     assert thresholds[0] == 0.0
     assert 0.1 < thresholds[1] < 0.9, "20 of 30"

@@ -13,7 +13,7 @@ from conftest import Recorder, assert_balanced
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from keeping import ALL, HALF, LONG, TAIL, Keeping, record, spans_of, trace_ids, trace_of
+from keeping import ALL, HALF, LONG, Keeping, record, spans_of, trace_ids, trace_of
 
 import otel_trading as ot
 from otel_trading import lifecycle
@@ -691,7 +691,7 @@ def test_whole_traces_under_load(make_keeping: Callable[..., Keeping]) -> None:
             core.drain()
             while len(batch := core.take(1000)):
                 states.extend(batch.states())
-                core.settle(batch.tiers, TAIL)
+                batch.settle()
 
     drain = threading.Thread(target=pass_on)
     drain.start()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from keeping import ALL, HALF, TAIL, Keeping, record
+from keeping import ALL, HALF, Keeping, record
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.trace import TraceState
 
@@ -36,7 +36,7 @@ def kept(keeping: Keeping, threshold: int, tracestate: str | None, bits: int = H
     record(parent=core.remote(kept.number << 64 | 1 << 56 | bits, 5, True, tracestate))  # type: ignore[attr-defined]
     core.drain(True)
     batch = core.take(10)
-    core.settle(batch.tiers, TAIL)
+    batch.settle()
     (state,), (sent,) = both(batch)
     if threshold:
         assert sent == (state or "")
@@ -118,7 +118,7 @@ def test_nothing_is_added_where_nothing_is_cut(keeping: Keeping, before: str | N
     core.drain(True)
     batch = core.take(10)
     assert both(batch)[0] == [before]
-    core.settle(batch.tiers, TAIL)
+    batch.settle()
 
 
 def test_long_ones(keeping: Keeping) -> None:

@@ -177,7 +177,7 @@ def test_the_bytes_are_the_stock_exporters(make_recorder: Callable[..., Recorder
         encoded = encoder.encode(batch)
         assert encoded.spans == len(spans)
         assert_same(encoded.body, stock(batch))
-        core.settle(batch.tiers, (0, 0, 0, 0))
+        batch.settle()
 
     check()
 
@@ -201,7 +201,7 @@ def test_lengths_of_every_size(make_recorder: Callable[..., Recorder], size: int
     core.drain()
     batch = core.take(10)
     assert_same(Encoder(RESOURCE).encode(batch).body, stock(batch))
-    core.settle(batch.tiers, (0, 0, 0, 0))
+    batch.settle()
 
 
 def test_interrupted_spans(recorder: Recorder) -> None:
@@ -216,7 +216,7 @@ def test_interrupted_spans(recorder: Recorder) -> None:
     body = Encoder(RESOURCE).encode(batch).body
     assert_same(body, stock(batch))
     assert body.count(b"trading.interrupted") == 1
-    core.settle(batch.tiers, (0, 0, 0, 0))
+    batch.settle()
     assert recorder.accounts()[1]["pending"] == 0
 
 
@@ -228,7 +228,7 @@ def test_a_segment_that_is_gone(make_recorder: Callable[..., Recorder]) -> None:
         pass
     core.drain()
     batch = core.take(10)
-    core.settle(batch.tiers, (0, 0, 0, 0))
+    batch.settle()
     ot.shutdown(1.0)
     with pytest.raises(RuntimeError, match=r"gone|closed"):
         Encoder(RESOURCE).encode(batch)
@@ -250,7 +250,7 @@ def test_scopes_that_do_not_fit(recorder: Recorder, scopes: list[Any]) -> None:
     batch = core.take(10)
     with pytest.raises((ValueError, TypeError)):
         batch.otlp(b"", b"", scopes)
-    core.settle(batch.tiers, (0, 0, 0, 0))
+    batch.settle()
     assert recorder.accounts()[1]["exported"] == 1
 
 
@@ -264,7 +264,7 @@ def test_encoding_while_the_segment_closes(make_recorder: Callable[..., Recorder
             pass
     core.drain()
     batch = core.take(8192)
-    core.settle(batch.tiers, (0, 0, 0, 0))
+    batch.settle()
     expected = stock(batch)
     encoder = Encoder(RESOURCE)
     begun, wrong = threading.Event(), []

@@ -178,7 +178,7 @@ def test_no_sampling_rate_does(governed: Governed) -> None:
     core.drain(True)
     batch = core.take(10_000)
     assert batch.tiers == (ROUNDS * SPANS, 0, 0, 0)
-    core.settle(batch.tiers, (0, 0, 0, 0))
+    batch.settle()
     assert ot.accounts()[0]["sampled_out"] == 0
 
 

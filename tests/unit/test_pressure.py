@@ -32,6 +32,7 @@ class Tree:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.idle = self.busy = 0
+        self.sums: dict[str, int] = {}
         self.spend(0, 0)
         self.memory(8000, 6000)
         self.write("proc/self/cgroup", "0::/\n")
@@ -151,6 +152,69 @@ def test_a_counter_of_idle_time_that_goes_back(governed: Governed, tree: Tree) -
     tree.spend(busy=10, idle=0)
     assert look(governed)[0] == 1.0
     assert governed.number("failed") == 0
+
+
+def seconds(tree: Tree, busy: int, idle: int, waited: int = 0, idle_by_uptime: int | None = None) -> None:
+    """Have each CPU spend so many units more, in stat and in uptime, which knows of no waits."""
+    sums = tree.sums
+    for kind, units in (("busy", busy), ("idle", idle), ("waited", waited)):
+        sums[kind] = sums.get(kind, 0) + units
+    told = idle if idle_by_uptime is None else idle_by_uptime
+    sums["uptime"] = sums.get("uptime", 0) + told * len(CPUS)
+
+    def line(name: str, cpus: int) -> str:
+        return f"{name} {sums['busy'] * cpus} 0 0 {sums['idle'] * cpus} {sums['waited'] * cpus} 0 0 0 0 0"
+
+    lines = [line("cpu ", len(CPUS)), *(line(f"cpu{number}", 1) for number in CPUS), "intr 1 2 3", ""]
+    tree.write("proc/stat", "\n".join(lines))
+    tree.write("proc/uptime", f"1234.56 {sums['uptime'] // 100}.{sums['uptime'] % 100:02}\n")
+
+
+def test_uptime_tells_the_same_as_stat(governed: Governed, tree: Tree) -> None:
+    """Where uptime has the idle time of all CPUs, the load is the same as by the sums of stat."""
+    seconds(tree, 0, 0)
+    look(governed)
+    for busy in (1, 2, 9, 10, 0, 5, 7, 7, 3, 0, 8, 10):
+        seconds(tree, busy, 10 - busy)
+        assert look(governed)[0] == pytest.approx(busy / 10)
+    assert governed.number("failed") == 0
+
+
+def test_waiting_for_a_disk_is_no_load(governed: Governed, tree: Tree) -> None:
+    """Uptime knows of no waits; where they would make a load of some size, stat is asked."""
+    seconds(tree, 0, 0)
+    look(governed)
+    for _ in range(12):
+        seconds(tree, busy=1, idle=1, waited=8)
+        assert look(governed)[0] == pytest.approx(0.1, abs=0.01)
+    seconds(tree, busy=9, idle=1)
+    assert look(governed)[0] == pytest.approx(0.9)
+    assert governed.mode == EMERGENCY
+
+
+@pytest.mark.parametrize("idle_by_uptime", [0, 9])
+def test_an_uptime_of_its_own_is_not_believed(governed: Governed, tree: Tree, idle_by_uptime: int) -> None:
+    """In some containers uptime tells the container's: what differs from stat is left alone after a moment."""
+    seconds(tree, 0, 0)
+    look(governed)
+    for _ in range(12):
+        seconds(tree, busy=5, idle=5, idle_by_uptime=idle_by_uptime)
+        look(governed)
+    for busy in (2, 9, 4):
+        seconds(tree, busy=busy, idle=10 - busy, idle_by_uptime=idle_by_uptime)
+        assert look(governed)[0] == pytest.approx(busy / 10)
+
+
+@pytest.mark.parametrize("text", ["", "x", "1.00", "1.00 ", "1.00 x", "1.00 5", "1.00 5.1", "9" * 70, "1 -5.00"])
+def test_an_uptime_that_can_not_be_understood(governed: Governed, tree: Tree, text: str) -> None:
+    """Then stat alone tells the load."""
+    seconds(tree, 0, 0)
+    for busy in (1, 6, 9):
+        tree.write("proc/uptime", text)
+        look(governed)
+        seconds(tree, busy, 10 - busy)
+        tree.write("proc/uptime", text)
+        assert look(governed)[0] == pytest.approx(busy / 10)
 
 
 def v2(tree: Tree, group: str = "/bot.slice/bot.service") -> str:
@@ -315,6 +379,7 @@ TEXT = st.one_of(
 )
 FILES = (
     "proc/stat",
+    "proc/uptime",
     "proc/meminfo",
     "proc/pressure/cpu",
     "proc/self/cgroup",
@@ -332,7 +397,7 @@ FILES = (
 def test_malformed_files_do_no_harm(governed: Governed, tree: Tree, files: dict[str, bytes], early: bool) -> None:  # noqa: FBT001
     """Whatever stands in them, a load is from 0 to 1 or can not be told, and P0 stays on."""
     tree.groups(2, "/", {"": "/sys/fs/cgroup"})
-    for path in FILES[5:]:
+    for path in FILES[6:]:
         tree.write(path, "100 100\n")
     if early:
         for path, text in files.items():

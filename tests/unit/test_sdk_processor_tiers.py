@@ -100,7 +100,7 @@ def test_the_keep_rules_keep_the_sdks_traces(tracer: Any, governed: None) -> Non
     core.drain(True)
     batch = core.take(1000)
     states = batch.states()
-    core.settle(batch.tiers, (0, 0, 0, 0))
+    batch.settle()
     by_trace: dict[int, list[dict[str, Any]]] = {}
     for state in states:
         by_trace.setdefault(state[2], []).append(state[11])

@@ -149,7 +149,7 @@ def test_no_room(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(SegmentSpaceError, match="OTEL_TRADING_DIR"):
             segment.prepare_directory(directory / "more")
     fd = segment.prepare_directory(directory)
-    monkeypatch.setattr("otel_trading.segment.files.prepare_directory", lambda _: fd)
+    monkeypatch.setattr("otel_trading.segment.making.prepare_directory", lambda _: fd)
     monkeypatch.setattr(os, "open", full)
     with pytest.raises(SegmentSpaceError, match="free some space"):
         segment.create("bot", directory)
@@ -195,7 +195,7 @@ def test_a_planted_name_is_not_opened(directory: Path, tmp_path: Path, monkeypat
     target = tmp_path / "target"
     target.write_text("precious")
     (directory / "planted.seg").symlink_to(target)
-    monkeypatch.setattr("otel_trading.segment.files._file_name", lambda *_: "planted.seg")
+    monkeypatch.setattr("otel_trading.segment.making._file_name", lambda *_: "planted.seg")
     with pytest.raises(SegmentError, match="taken"):
         segment.create("bot", directory)
     assert target.read_text() == "precious"

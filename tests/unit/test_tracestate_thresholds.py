@@ -73,7 +73,7 @@ def taken() -> Batch:
     """Have all traces decided, and take what is kept."""
     core.drain(True)
     batch = core.take(1000)
-    core.settle(batch.tiers, (0, 0, 0, 0))
+    batch.settle()
     return batch
 
 

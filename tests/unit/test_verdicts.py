@@ -12,7 +12,7 @@ import pytest
 from conftest import child_environment
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from keeping import ALL, HALF, LONG, TAIL, Keeping, Shared, record, trace_ids, trace_of
+from keeping import ALL, HALF, LONG, Keeping, Shared, record, trace_ids, trace_of
 
 from otel_trading import _layout as at
 from otel_trading._backend import core
@@ -335,7 +335,7 @@ def test_the_table_is_bounded(keeping: Keeping) -> None:
         core.drain(True)
         batch = core.take(1000)
         assert len(batch) == 256
-        core.settle(batch.tiers, TAIL)
+        batch.settle()
     verdicts = keeping.shared.verdicts()
     assert at.VERDICTS // 2 <= len(verdicts) <= at.VERDICTS
     assert {verdict for verdict, *_ in verdicts.values()} == {at.VERDICT_KEPT}
@@ -426,5 +426,5 @@ def test_share_while_passes_are_made(recorder: Recorder, tmp_path: Path) -> None
     thread.join()
     keeping.close()
     core.drain(True)
-    core.settle(core.take(1000).tiers, TAIL)
+    core.take(1000).settle()
     assert recorder.accounts()[1]["pending"] == 0
