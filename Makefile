@@ -105,7 +105,7 @@ contrib: $(NATIVE) ## Run the tests of OpenTelemetry's own instrumentations on o
 SANITIZE := $(CURDIR)/build/sanitize
 # "bounded" (continuous integration): what touches memory that somebody else may write.
 BOUNDED = $(wildcard $(foreach name,reader segment ring names probe attribute instruments thread lifecycle allocation \
-	block batch otlp_encoding order_table messages api_ keep verdict enforcer engine meter buffers takeover adopt vitals \
+	block batch otlp_encoding order_table messages api_ keep verdict enforcer engine meter buffers takeover adopt host_word vitals \
 	pulses beats endings,\
 	tests/unit/test_*$(name)*.py tests/integration/test_*$(name)*.py)) tests/chaos/test_damaged_segments.py
 SANITIZE_TESTS ?= $(if $(filter bounded,$(OTEL_TRADING_SANITIZE_TESTS)),$(sort $(BOUNDED)),tests)

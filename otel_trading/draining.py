@@ -185,9 +185,12 @@ class Draining:
         else:
             quietly("end", core.interrupt_open, reason, error)
         quietly("end", last)
+        crashed = self.here and path is not None and bool(quietly("end", self._has_crashed, path))
         quietly("end", core.close)
         if path is not None:
-            if self.here:
+            if crashed:
+                quietly("end", _leave_to_forensics, path)
+            elif self.here:
                 quietly("end", _put_away, path, bool(orders))
             else:
                 from otel_trading.agent import hosted
@@ -196,6 +199,14 @@ class Draining:
             if governing is not None:
                 quietly("end", governing.put_away, path)
         self._release()
+
+    def _has_crashed(self, path: str) -> bool:
+        settings = self._settings
+        if settings is None or not settings.values["forensics.enabled"]:
+            return False
+        from otel_trading.segment import remains
+
+        return remains.has_crashed(path)
 
     # ---- what has been recorded so far ----
 
@@ -247,6 +258,14 @@ def _put_away(path: str, keep: bool) -> None:  # noqa: FBT001
         segment.release(path)
     else:
         unlink(path)
+
+
+def _leave_to_forensics(path: str) -> None:
+    """Leave our segment as one of a process that died: all in it is exported, and its end still to be looked into."""
+    from otel_trading.segment import remains
+
+    remains.mark_died(path)
+    remains.trim(path)
 
 
 def unlink(path: str) -> None:

@@ -127,7 +127,6 @@ PyObject *ot_drain_take(PyObject *module, PyObject *ignored);
 PyObject *ot_await_host(PyObject *module, PyObject *args);
 PyObject *ot_ask_host(PyObject *module, PyObject *args);
 void ot_host_wake(void); /* have await_host look */
-PyObject *ot_settle(PyObject *module, PyObject *args);
 PyObject *ot_accounts(PyObject *module, PyObject *ignored);
 PyObject *ot_snapshot(PyObject *module, PyObject *ignored);
 

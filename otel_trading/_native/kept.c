@@ -259,37 +259,6 @@ ot_kept_count(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
     return PyLong_FromUnsignedLong(OT_LOAD(&ot_drain.kept_count));
 }
 
-static bool
-four(PyObject *tuple, uint64_t numbers[OT_TIERS])
-{
-    if (!PyTuple_Check(tuple) || PyTuple_GET_SIZE(tuple) != OT_TIERS) {
-        PyErr_SetString(PyExc_TypeError, "settle() takes two tuples of four counts");
-        return false;
-    }
-    for (int t = 0; t < OT_TIERS; t++) {
-        numbers[t] = PyLong_AsUnsignedLongLong(PyTuple_GET_ITEM(tuple, t));
-        if (PyErr_Occurred())
-            return false;
-    }
-    return true;
-}
-
-PyObject *
-ot_settle(PyObject *Py_UNUSED(module), PyObject *args)
-{
-    PyObject *exported, *refused;
-    uint64_t yes[OT_TIERS], no[OT_TIERS];
-    if (!PyArg_ParseTuple(args, "OO:settle", &exported, &refused) || !four(exported, yes) || !four(refused, no))
-        return NULL;
-    ot_drain_lock();
-    for (int t = 0; t < OT_TIERS; t++) {
-        ot_drain.settled.exported[t] += yes[t];
-        ot_drain.settled.refused[t] += no[t];
-    }
-    ot_drain_unlock();
-    Py_RETURN_NONE;
-}
-
 PyObject *
 ot_accounts(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 {

@@ -62,7 +62,6 @@ static PyMethodDef methods[] = {
     {"adopted", ot_adopted, METH_NOARGS, NULL},
     {"await_host", ot_await_host, METH_VARARGS, NULL},
     {"ask_host", ot_ask_host, METH_VARARGS, NULL},
-    {"settle", ot_settle, METH_VARARGS, NULL},
     {"critical", (PyCFunction)(void (*)(void))ot_critical, METH_FASTCALL, NULL},
     {"beat", (PyCFunction)(void (*)(void))ot_beat, METH_FASTCALL, NULL},
     {"queue_gauge", ot_queue_gauge, METH_O, NULL},

@@ -140,8 +140,9 @@ sum_up(struct ot_pulse *p, uint64_t mono_ns)
     const struct ot_readings *readings = ot_rec.readings;
     uint32_t rings = ot_drain_rings();
     for (uint32_t i = 0; i < rings; i++) {
-        for (int t = 0; t < OT_TIERS; t++)
-            p->spans += OT_LOAD(&ot_writers[i].ring->recorded[t]);
+        const struct ot_ring *ring = ot_writers[i].ring; /* NULL: damaged, in an adopted segment */
+        for (int t = 0; ring != NULL && t < OT_TIERS; t++)
+            p->spans += OT_LOAD(&ring->recorded[t]);
     }
     for (int t = 0; t < OT_TIERS; t++)
         p->spans += OT_LOAD(&h->spans_refused[t]);

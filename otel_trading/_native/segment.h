@@ -366,7 +366,8 @@ struct ot_control {
     uint64_t host;          /* owner: control; OT_HOST_*: who is to drain.  Its low word is waited on with a futex */
     uint64_t host_now;      /* owner: drain; OT_HOST_*: who does, meaningless while drained_by is 0 */
     uint64_t drained_by;    /* owner: drain; its pid; 0 = nobody.  Only a hint: the role is the lock on the file */
-    uint64_t reserved[5];
+    uint64_t can_take_back; /* owner: creator; 1: it began embedded, and has a thread that waits to be asked to drain */
+    uint64_t reserved[4];
     uint64_t heartbeat;    /* owner: drain; ticks at the end of its last pass */
     uint64_t passes;       /* owner: drain */
     uint64_t drain_cpu_ns; /* owner: drain; CPU time of the drain's thread */

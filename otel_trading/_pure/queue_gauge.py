@@ -18,18 +18,18 @@ class _Queue:
 
     def __init__(self) -> None:
         self._asked: int | None = None  # the gauge's id, as the program said
-        self._file: SegmentFile | None = None  # the segment that was told
+        self._told = 0  # when the segment was made that was told; not the file, which must be let go
         self._looked = 0  # at so many instruments
         self._default: int | None = None
 
     def ask(self, number: int | None) -> None:
         """Take a gauge by its id; None: the one that is called so again."""
         self._asked = number if number is None or number >= 0 else None  # one that found no room records nothing
-        self._file = None
+        self._told = 0
 
     def present(self, file: SegmentFile) -> None:
         """See to it that the segment that is recorded into tells it."""
-        if self._looked == len(instruments) and self._file is file:
+        if self._looked == len(instruments) and self._told == file.created_ns:
             return
         if self._default is None:
             for number in range(self._looked, len(instruments)):
@@ -40,7 +40,7 @@ class _Queue:
         self._looked = len(instruments)
         chosen = self._default if self._asked is None else self._asked
         file.words[file.life // 8 + _QUEUE] = 0 if chosen is None else chosen + 1
-        self._file = file
+        self._told = file.created_ns
 
 
 queue = _Queue()

@@ -77,6 +77,7 @@ class Child:
         self.lean = lean
         self.running = False
         self.leaving = False
+        self.buries = False  # it was told that the process has ended
         self.began = time.monotonic()
         self._heard = heard
         self._asked: dict[int, tuple[float, Callable[[Any], None]]] = {}

@@ -52,8 +52,10 @@ class DrainHost:
         """``lean``: without exporters; what triggers keep waits in the queue."""
         self._lines = lines
         self._path = path
+        self._asked = settings
         self._settings = _own(settings, lean=lean)
         self._lean = lean
+        self._resource = "{}"
         self._role = -1
         self._exports: Exports | None = None
         self._governed: Governed | None = None
@@ -82,13 +84,13 @@ class DrainHost:
         fd = open_segment(self._path, os.O_RDWR)
         try:
             core.adopt(fd)
-            resource = _resource(fd)
+            self._resource = _resource(fd)
         finally:
             os.close(fd)
         lifecycle.adopted(self._path)
         self._governed = quietly("budget", _govern, self._path, self._settings)
         # The exports come first: what is drained while nothing is kept would count as sampled out.
-        self._start_exports(resource)
+        self._start_exports()
         if self._governed is not None:
             quietly("budget", self._governed.note_exporters, private_bytes() - before if self._exports else 0)
         core.drain_start(max(1, round(self._settings.drain_period * 1000)))
@@ -105,7 +107,7 @@ class DrainHost:
         if self._settings.export_traces or self._settings.export_metrics:
             from otel_trading.drain import exports, metric_export, span_export  # noqa: F401  loaded for later
 
-    def _start_exports(self, resource: str) -> None:
+    def _start_exports(self) -> None:
         if self._lean:
             core.keep(self._settings.export_queue, self._settings.export_queue_bytes)
             return
@@ -114,7 +116,7 @@ class DrainHost:
         from otel_trading.drain import exports
 
         try:
-            self._exports = exports.start(self._settings, resource)
+            self._exports = exports.start(self._settings, self._resource)
         except Exception as error:  # noqa: BLE001  an exporter of anyone's may fail in any way
             report("exports", f"nothing is exported: {error}")
 
@@ -200,6 +202,13 @@ class DrainHost:
         """Export what a process that has ended has left, tell how it died where it did, and put its segment away."""
         seconds = _seconds(message)
         deadline = time.monotonic() + seconds
+        if self._lean:  # another host for it would take as long to load the same, and to begin as well
+            self._lean = False
+            self._settings = _own(self._asked, lean=False)
+            self._load_exporters()
+            self._start_exports()
+            if self._exports is None:
+                quietly("end", core.keep, 0)  # as with any host that has no exporter
         death = quietly("death", self._record_death, message)
         # What can not be sent now is tried again later; the report does not wait for it.
         self._flush(min(seconds, _AFTER_DEATH) if death is not None else seconds)

@@ -18,6 +18,7 @@ from otel_trading.agent.directory import Directory
 from otel_trading.agent.door import Door
 from otel_trading.agent.watched import Watched
 from otel_trading.agent.web import Web
+from otel_trading.budget.modes import name_of
 from otel_trading.errors import OtelTradingError, SegmentError
 
 TYPE_CHECKING = False
@@ -238,7 +239,8 @@ class Supervisor:
             self._page.segments = sum(one.child is not None for one in self.segments.values())
             self._page.mode = self.mode
             self._page.beat(state)
-            notify.status(f"drains {self._page.segments} segments")
+            count = self._page.segments
+            notify.status(f"drains {count} segment{'s' * (count != 1)}, {name_of(self._page.mode)}")
             notify.beat()
 
     # ---- the end ----

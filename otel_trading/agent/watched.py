@@ -141,10 +141,10 @@ class Watched:
         hosts, closed = page
         if not self.ended and self._pidfd < 0 and not is_alive(self.found.pid, self.found.process_start):
             self._has_ended()
-        if self.ended or closed:
-            if closed and hosts.host == at.HOST_EMBEDDED and self.child is None and not self._end_known:
-                self.done = True  # its own process has drained it, and keeps it for its orders
-                return
+        if closed and hosts.host == at.HOST_EMBEDDED and self.child is None:
+            # Its own process has drained it, and keeps it for its orders; or it has crashed, and takes the mark back.
+            self.done = self.ended
+        elif self.ended or closed:
             self._attend_to_the_ended(now)
         elif hosts.host == at.HOST_AGENT:
             self._refresh(now)
@@ -203,11 +203,8 @@ class Watched:
             else:
                 self._start(now, lean=False)
         elif child.running and not child.leaving:
-            if child.lean:
-                self._send_away(1.0, back=False)
-                return
             self._learn_end()
-            child.leaving = True
+            child.leaving = child.buries = True
             message: dict[str, Any] = {"do": "dead", "seconds": self._agent.settings.shutdown_timeout, "end": self._end}
             if self._before is not None:
                 message["before"] = self._before.pack()
@@ -270,7 +267,7 @@ class Watched:
         now = time.monotonic()
         if child.leaving and code == drain_host.DONE:
             self._failures.clear()
-            if self.ended and not self._buried:  # nobody takes what it has left
+            if child.buries and not self._buried:  # nobody takes what it has left
                 self.done = self._agent.once
                 self._retry = now + min(2.0**self._tries, _LONGEST_RETRY)
                 self._tries += 1

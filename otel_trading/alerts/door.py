@@ -59,15 +59,16 @@ def _there() -> _Door:
         return _door
 
 
-def raise_alert(alert: Alert) -> None:
-    """Hand an alert in; returns at once."""
+def raise_alert(alert: Alert, *, logged: bool = False) -> None:
+    """Hand an alert in; returns at once.  ``logged``: it is in the log already."""
     try:
         door = _there()
         with door.lock:
             wanted = door.admission.admit(alert, time.monotonic())
         if wanted:
             for lane in door.lanes:
-                lane.put(alert)
+                if not (logged and isinstance(lane.way, Log)):
+                    lane.put(alert)
     except Exception as error:  # noqa: BLE001  whoever raises an alert has trouble enough
         faults.report("alerts", f"the alert {alert.name} was not taken: {error!r}")
 

@@ -161,6 +161,8 @@ class Herald:
             self._guarded("counter", decision_counter(decision.kind_name, decision.reason_name).add, 1)
             self._guarded("span", contextvars.Context().run, _record, decision)
             self._guarded("log", _log, decision)
+            if decision.kind == at.DECISION_ALERT:
+                self._guarded("alert", _alert, decision)
 
     # ---- rings ----
 
@@ -264,3 +266,14 @@ def _log(decision: Decision) -> None:
     logger = logging.getLogger("otel_trading.budget")
     if level >= _CRITICAL or logger.hasHandlers():
         logger.log(level, "%s", sentence(decision))
+
+
+def _alert(decision: Decision) -> None:
+    from otel_trading import alerts
+    from otel_trading.lifecycle import settings
+
+    asked = settings()
+    labels = {"service": asked.service} if asked is not None and asked.service else {}
+    figures = {"violations": decision.figure, "borne": decision.limit, "unix_ns": decision.unix_ns}
+    alert = alerts.Alert("MonitoringBudgetExceeded", alerts.CRITICAL, sentence(decision), labels, figures)
+    alerts.raise_alert(alert, logged=True)

@@ -6,11 +6,14 @@ import os
 
 from otel_trading import _layout as at
 from otel_trading.segment.files import open_segment, word
+from otel_trading.segment.pages import locate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
+
+_REQUESTED = {1, 2, 15}  # SIGHUP, SIGINT, SIGTERM
 
 
 def mark_closed(path: str) -> None:
@@ -20,6 +23,30 @@ def mark_closed(path: str) -> None:
         os.pwrite(fd, (1).to_bytes(4, "little"), at.OFF_HEADER_CLOSED)
     finally:
         os.close(fd)
+
+
+def mark_died(path: str) -> None:
+    """Mark a closed segment as one of a process that died, for agents and forensics to find.  Raises SegmentError."""
+    fd = open_segment(path, os.O_RDWR)
+    try:
+        os.pwrite(fd, bytes(4), at.OFF_HEADER_CLOSED)
+    finally:
+        os.close(fd)
+
+
+def has_crashed(path: str) -> bool:
+    """Tell whether a process is ending as none should: by an exception, or a signal that asks for no end.
+
+    By what it has told itself, so far.  Raises SegmentError.
+    """
+    fd = open_segment(path, os.O_RDONLY)
+    try:
+        offset = locate(fd, path, "life page", at.OFF_HEADER_LIFE_OFFSET, at.SIZE_LIFE)
+        life = os.pread(fd, at.SIZE_LIFE, offset)
+    finally:
+        os.close(fd)
+    kind, code = word(life, at.OFF_LIFE_ENDING, 8), word(life, at.OFF_LIFE_ENDING_CODE, 8)
+    return kind == at.ENDING_EXCEPTION or (kind == at.ENDING_SIGNAL and code not in _REQUESTED)
 
 
 def put_away(path: str) -> None:

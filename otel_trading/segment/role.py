@@ -13,8 +13,6 @@ from otel_trading.segment.files import open_segment
 from otel_trading.segment.pages import Page, locate
 
 _PAUSE = 0.002  # seconds between two tries
-_BEGAN = at.OFF_CONTROL_RESERVED // 8
-_BEGAN_EMBEDDED = 1
 
 
 class Hosts:
@@ -35,7 +33,7 @@ class Hosts:
         self.host = word(at.OFF_CONTROL_HOST) & 0xFFFFFFFF
         self.host_now = word(at.OFF_CONTROL_HOST_NOW)
         self.drained_by = word(at.OFF_CONTROL_DRAINED_BY)
-        self.can_take_back = word(at.OFF_CONTROL_RESERVED) == _BEGAN_EMBEDDED
+        self.can_take_back = word(at.OFF_CONTROL_CAN_TAKE_BACK) == 1
 
 
 def claim(path: str | os.PathLike[str], patience: float = 0.0) -> int | None:
@@ -92,6 +90,6 @@ def note_embedded(path: str) -> None:
     """Tell agents that this process can take the drain back.  Raises SegmentError."""
     page = Page(path, "control page", at.OFF_HEADER_CONTROL_OFFSET, at.SIZE_CONTROL)
     try:
-        page.words[_BEGAN] = _BEGAN_EMBEDDED
+        page.words[at.OFF_CONTROL_CAN_TAKE_BACK // 8] = 1
     finally:
         page.close()

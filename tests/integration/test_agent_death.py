@@ -81,3 +81,74 @@ def test_orders_that_are_open_are_found_after_the_death(stage: Scene) -> None:
     wait_until(lambda: stage.segments() == [])
     traces = {span.trace_id for span in stage.receiver.spans() if attributes(span).get("trading.order.id") == "o-1"}
     assert len(traces) == 1
+
+
+def test_a_program_that_is_killed_in_emergency(stage: Scene) -> None:
+    """The lean drain host loads the exporters itself, and sends what was kept meanwhile, and the death."""
+    stage.agent()
+    program = stage.program(10)
+    assert stage.hear(program) == "written"
+    stage.await_all()
+    stage.tell(program, "ot.set_mode('EMERGENCY')")
+    wait_until(lambda: stage.segment(program.pid).get("state") == "lean")
+    record = "span = probe.record(None, 0, 0, False, None)"
+    stage.tell(program, record + "; os.write(ledger, f'{span.trace_id:032x}{span.span_id:016x}\\n'.encode())")
+    stage.tell(program, OPEN)
+    host = stage.segment(program.pid)["drain_host"]
+    stage.end(program, signal.SIGKILL)
+    wait_until(lambda: stage.status()["died"] == 1)
+    stage.await_all()
+    assert len(stage.recorded()) == 11
+    assert len(stage.received("open")) == len(stage.received("process.death")) == 1
+    assert stage.segments() == []
+    assert stage.status()["restarts"] == 0
+    assert not os.path.exists(f"/proc/{host}")
+
+
+def test_a_crash_is_found_afterwards(stage: Scene) -> None:
+    """What an exception ended has exported itself; its segment tells of it, is looked into once, and sends no more."""
+    program = stage.program(20, host="embedded")
+    assert stage.hear(program) == "written"
+    program.communicate("raise KeyError('secret')\n")
+    assert program.returncode == 1
+    stage.await_all()
+    assert len(stage.segments()) == 1
+    assert (stage.directory / stage.segments()[0]).stat().st_blocks * 512 < 8 << 20
+    looked = stage.start("-m", "otel_trading", "forensics").communicate()[0]
+    assert "uncaught KeyError" in looked
+    assert "secret" not in looked
+    assert stage.start("-m", "otel_trading", "agent", "--once").wait(20.0) == 0, stage.said()
+    assert stage.segments() == []
+    wait_until(lambda: len(stage.received("process.death")) == 1)
+    assert len(stage.received()) == 20
+    looked = stage.start("-m", "otel_trading", "forensics").communicate()[0]
+    assert "uncaught KeyError" in looked
+
+
+@pytest.mark.parametrize("host", ["agent", "embedded"])
+def test_a_crash_beside_an_agent(stage: Scene, host: str) -> None:
+    """It is looked into at once, whoever has drained it, and sends nothing twice."""
+    stage.agent()
+    program = stage.program(20, host=host)
+    assert stage.hear(program) == "written"
+    wait_until(lambda: stage.segment(program.pid).get("state") in {"drained", "drains itself"})
+    program.communicate("raise KeyError('secret')\n")
+    wait_until(lambda: stage.status()["died"] == 1)
+    stage.await_all()
+    (death,) = [span for span in stage.receiver.spans() if span.name == "process.death"]
+    assert attributes(death)["exception.type"] == "KeyError"
+    assert len(stage.received()) == 20
+    wait_until(lambda: stage.segments() == [])
+
+
+@pytest.mark.parametrize("enabled", ["true", "false"])
+def test_what_is_no_crash_leaves_nothing(stage: Scene, enabled: str) -> None:
+    """An exit code of its own, SIGTERM, and without forensics an exception too: the segment is removed."""
+    config = stage.base / "config.yaml"
+    config.write_text(config.read_text().replace("forensics: {enabled: true}", f"forensics: {{enabled: {enabled}}}"))
+    for code in ["sys.exit(3)", "os.kill(os.getpid(), 15)"] + ["1 / 0"] * (enabled == "false"):
+        program = stage.program(1, host="embedded")
+        assert stage.hear(program) == "written"
+        program.communicate(code + "\n")
+        assert program.returncode != 0
+        assert stage.segments() == []

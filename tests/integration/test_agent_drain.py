@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -372,13 +373,14 @@ def test_run_starts_one_agent(stage: Scene) -> None:
         "print('recorded', flush=True)\ninput()\n"
     )
     (stage.base / "config.yaml").write_text("watchdog: {enabled: false}\nagent: {idle: 0.5}\n", encoding="utf-8")
-    programs = [
-        stage.start("-m", "otel_trading", "run", "--", sys.executable, "-c", code, OTEL_TRADING_HOST="agent")
-        for _ in range(2)
-    ]
+    systemd = dict.fromkeys(("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "SYSTEMD_EXEC_PID"), "/nowhere")
+    arguments = ("-m", "otel_trading", "run", "--", sys.executable, "-c", code)
+    programs = [stage.start(*arguments, OTEL_TRADING_HOST="agent", **systemd) for _ in range(2)]
     assert [stage.hear(program) for program in programs] == ["recorded", "recorded"], stage.said()
     assert "the agent, pid" in stage.said()
     pid = files.words(str(stage.directory)).pid
+    with open(f"/proc/{pid}/environ", encoding="utf-8") as environment:  # what is told to systemd is the program's
+        assert not systemd.keys() & {entry.partition("=")[0] for entry in environment.read().split("\0")}
     wait_until(lambda: len(stage.received()) == 2)
     assert {one["pid"] for one in stage.status()["segments"]} == {program.pid for program in programs}
     for program in programs:
@@ -443,3 +445,23 @@ def test_metrics_of_all_programs(stage: Scene) -> None:
             ["promtool", "check", "metrics"], input=text, text=True, capture_output=True, timeout=30, check=False
         )
         assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_a_service_manager_is_told(stage: Scene) -> None:
+    """When it is ready, what it drains and in which mode, and when it ends."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(stage.base / "notify"))
+        manager.settimeout(20.0)
+        agent = stage.agent(NOTIFY_SOCKET=str(stage.base / "notify"))
+        program = stage.program(1)
+        assert stage.hear(program) == "written"
+        wait_until(lambda: stage.segment(program.pid).get("state") == "drained")
+        stage.tell(program, "ot.set_mode('STRESSED')")
+        wait_until(lambda: stage.segment(program.pid)["mode"] == "STRESSED")
+        agent.terminate()
+        said = ["READY=1"]
+        while said[-1] != "STOPPING=1":
+            said.append(manager.recv(4096).decode())
+        assert agent.wait(20.0) == 0
+    for line in ("READY=1", "STATUS=drains 0 segments, NORMAL", "STATUS=drains 1 segment, STRESSED"):
+        assert line in said[1:]

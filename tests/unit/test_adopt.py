@@ -124,7 +124,7 @@ def test_it_is_drained_while_it_records(adopting: Adopting, told: Told) -> None:
     assert (values["some.count"]["value"], values["some.count"]["unit"]) == (3, "{order}")
     assert values["some.gauge"]["value"] == 4.0
     assert values["some.values"]["total"][1] == 1
-    assert [ring["head"] for ring in snapshot["rings"]][1] == 5
+    assert [ring["head"] for ring in snapshot["rings"]][1] in {5, 6}  # 6: with a pause of the collector
     assert snapshot["segment"]["rings_damaged"] == 0
     assert totals()["exported"] == 20
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import subprocess
 import sys
@@ -23,6 +24,8 @@ from otel_trading.budget.readings import Readings
 from otel_trading.segment.messages import event as decoded
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from conftest import Recorder
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -183,6 +186,19 @@ def test_a_program_without_logging_hears_of_alerts_only(run_python: Run) -> None
     said = run_python(DECIDES, str(at.DECISION_ALERT))
     assert said.stdout == "True\n"
     assert said.stderr == "over the budget 3 times in a row, P0 only: 4 violations in a row, 3 are borne\n"
+
+
+@pytest.mark.usefixtures("_budget")
+def test_an_alert_goes_through_the_door(run_python: Run, tmp_path: Path) -> None:
+    """Too many violations in a row are an alert for the ways out that are configured, besides the log record."""
+    (tmp_path / "alerts.yaml").write_text(f"alerts: {{command: [sh, -c, 'cat > {tmp_path}/got']}}")
+    code = DECIDES.replace("herald._log(", "herald._alert(").replace(
+        'print("logging" in sys.modules)', "from otel_trading import alerts\nassert alerts.flush(20.0)"
+    )
+    run_python(code, str(at.DECISION_ALERT), OTEL_TRADING_CONFIG=str(tmp_path / "alerts.yaml"))
+    got = json.loads((tmp_path / "got").read_text())
+    assert (got["name"], got["severity"], got["labels"]) == ("MonitoringBudgetExceeded", "critical", {"service": "bot"})
+    assert got["details"]["violations"] == 4.0
 
 
 def test_rings_get_their_size(governed: Recorder, govern: Govern, until: Callable[..., None]) -> None:

@@ -101,20 +101,6 @@ def test_events_know_the_queue_and_the_market(recorder: Recorder) -> None:
     ot.queue(None)
 
 
-def test_a_gauge_that_is_called_so_is_the_queue(make_recorder: Any) -> None:
-    """Without a word of the program the first of those names is it, whenever it was made."""
-    ot.gauge("queue.depth").set(1)
-    recorder = make_recorder()
-    ot.gauge("queue.depth").set(3)
-    ot.critical("x")
-    assert events(recorder)[0]["queue"] == 3.0
-    assert recorder.segment.reader.life()["queue"] == "queue.depth"
-    ot.queue(ot.gauge("test.other"))
-    assert recorder.segment.reader.life()["queue"] == "test.other"
-    ot.queue(None)
-    assert recorder.segment.reader.life()["queue"] == "queue.depth"
-
-
 @pytest.mark.parametrize("wrong", [5, "queue", ot.counter("test.counter")])
 def test_what_is_no_gauge_is_no_queue(recorder: Recorder, wrong: Any) -> None:
     """It is a fault, and the queue stays what it was."""

@@ -15,6 +15,7 @@ from segment_image import Image, write
 
 from otel_trading import _layout as at
 from otel_trading import segment
+from otel_trading.segment import making, remains, role
 from otel_trading.segment.process import boot_id, is_alive
 
 
@@ -75,6 +76,70 @@ def test_closed_segments_have_places_of_their_own(directory: Path, dead_pid: int
     names = sorted(path.name for path in directory.iterdir() if not path.name.startswith("bot"))
     expected = [f"closed-{number:02}.seg" for number in range(4, 20)]
     assert names == [*expected, *(f"dead-{number:02}.seg" for number in range(3))]
+
+
+def left_to_agent(number: int, pid: int, *, settled: bool = False) -> Image:
+    """Give a closed segment that an agent is to drain."""
+    image = Image(pid=pid, created_ns=1000 + number, closed=1)
+    image.set_control(host=at.HOST_AGENT)
+    image.record(probe=0, start=1, end=2)
+    if settled:
+        image.settled(1)
+    return image
+
+
+def test_what_an_agent_has_still_to_export_is_kept(directory: Path, dead_pid: int) -> None:
+    """It counts with neither the dead nor those with orders; what an agent has settled, or has in hand, does."""
+    for number in range(40):
+        write(directory / f"waits-{number:02}.seg", left_to_agent(number, dead_pid))
+        write(directory / f"settled-{number:02}.seg", left_to_agent(number, dead_pid, settled=True))
+    held = role.claim(directory / "settled-00.seg")
+    assert held is not None
+    try:
+        os.close(segment.create("bot", directory).fd)
+    finally:
+        os.close(held)
+    names = sorted(path.name for path in directory.iterdir() if not path.name.startswith("bot"))
+    settled = ["settled-00.seg", *(f"settled-{number:02}.seg" for number in range(24, 40))]
+    assert names == [*settled, *(f"waits-{number:02}.seg" for number in range(40))]
+
+
+@pytest.mark.parametrize("rule", ["_KEPT_FOR_AGENT", "_KEPT_BYTES"])
+def test_an_agent_that_never_comes_costs_no_more_than_so_much(
+    directory: Path, dead_pid: int, rule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By number, and by the memory that they take: the newest stay, and 16 of those before them as of any."""
+    for number in range(40):
+        write(directory / f"waits-{number:02}.seg", left_to_agent(number, dead_pid))
+    size = (directory / "waits-00.seg").stat().st_blocks * 512
+    monkeypatch.setattr(making, rule, 10 * size if rule == "_KEPT_BYTES" else 10)
+    os.close(segment.create("bot", directory).fd)
+    names = sorted(path.name for path in directory.glob("waits-*"))
+    assert names == [f"waits-{number:02}.seg" for number in range(14, 40)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "crashed"),
+    [
+        (at.ENDING_NONE, 0, False),
+        (at.ENDING_EXIT, 1, False),
+        (at.ENDING_EXCEPTION, 1, True),
+        (at.ENDING_SIGNAL, 15, False),
+        (at.ENDING_SIGNAL, 2, False),
+        (at.ENDING_SIGNAL, 11, True),
+        (1 << 63, 0, False),
+    ],
+)
+def test_which_end_is_a_crash(directory: Path, kind: int, code: int, crashed: bool) -> None:  # noqa: FBT001
+    """An exception, and a signal by which nobody asks for an end; such a segment is again that of one that died."""
+    image = Image(pid=os.getpid(), closed=1)
+    image.set_life(ending=kind, ending_code=code)
+    path = write(directory / "own.seg", image)
+    assert remains.has_crashed(str(path)) == crashed
+    remains.mark_died(str(path))
+    assert not segment.segments(directory)[0].closed
+    remains.mark_closed(str(path))
+    assert segment.segments(directory)[0].closed
 
 
 def test_releasing_what_is_no_whole_segment(directory: Path) -> None:

@@ -288,14 +288,17 @@ def test_the_writer_fits_its_rings_where_another_drains(recorder: Recorder, adop
 
 # ---- after a kill
 
+BATCH = 64  # the most that a drain of the tests takes at once
 
-def demand_exact(told: dict[str, int], ledger: Ledger) -> None:
+
+def demand_exact(told: dict[str, int], ledger: Ledger, batches: int = 0) -> None:
     """Demand that what is missing is what was overwritten or refused.
 
-    What was sent and not marked any more counts as overwritten where its place was taken since.
+    What was sent counts as overwritten where nothing tells of it any more: it was not marked yet, or its place was taken
+    while nobody drained, of so many ``batches`` at most.
     """
     missing = set(range(told["recorded"])) - set(ledger.numbers)
-    assert 0 <= told["overwritten"] + told["refused"] - len(missing) <= len(ledger.doubtful)
+    assert 0 <= told["overwritten"] + told["refused"] - len(missing) <= len(ledger.doubtful) + batches * BATCH
 
 
 @pytest.mark.parametrize(("slots", "burst"), [(1024, 40), (1024, 900), (16_384, 40)])
@@ -312,7 +315,7 @@ def test_a_process_that_drained_itself_is_killed(adopting: Adopting, slots: int,
     assert ledger.twice == set()
     told = totals()
     assert told["pending"] == 0
-    demand_exact(told, ledger)
+    demand_exact(told, ledger, batches=1)
     core.inherit()
     assert core.interrupt_open("killed", True) in (1, 2)
     left = drained()
@@ -338,7 +341,7 @@ def test_hosts_that_are_killed_one_after_the_other(adopting: Adopting) -> None:
     assert ledger.twice == set()
     told = totals()
     assert told["pending"] == 0
-    demand_exact(told, ledger)
+    demand_exact(told, ledger, batches=5)
 
 
 def test_a_host_across_changes_of_size(adopting: Adopting) -> None:

@@ -198,7 +198,7 @@ beat_limit_ms(const struct ot_life *life, int i)
 
 /* The control page's words from host to passes. */
 struct steering {
-    uint64_t host, host_now, drained_by, reserved[5], heartbeat, passes;
+    uint64_t host, host_now, drained_by, can_take_back, reserved[4], heartbeat, passes;
 };
 _Static_assert(offsetof(struct ot_control, passes) - offsetof(struct ot_control, host) ==
                    offsetof(struct steering, passes),
