@@ -294,8 +294,8 @@ BATCH = 64  # the most that a drain of the tests takes at once
 def demand_exact(told: dict[str, int], ledger: Ledger, batches: int = 0) -> None:
     """Demand that what is missing is what was overwritten or refused.
 
-    What was sent counts as overwritten where nothing tells of it any more: it was not marked yet, or its place was taken
-    while nobody drained, of so many ``batches`` at most.
+    What was sent counts as overwritten where nothing tells of it any more: it was not marked yet, or its place was
+    taken while nobody drained, of so many ``batches`` at most.
     """
     missing = set(range(told["recorded"])) - set(ledger.numbers)
     assert 0 <= told["overwritten"] + told["refused"] - len(missing) <= len(ledger.doubtful) + batches * BATCH
