@@ -95,7 +95,9 @@ class Trader:
 
 
 def environment(segments: Path, url: str, **changes: str) -> dict[str, str]:
-    """Give the environment of programs and agents that export all of it there."""
+    """Give the environment of programs and agents that export all of it there; who starts agents is the test."""
+    config = segments.parent / "otel-trading.yaml"
+    config.write_text("watchdog: {enabled: false}\n")
     return child_environment(
         segments,
         OTEL_TRACES_EXPORTER="otlp",
@@ -104,6 +106,7 @@ def environment(segments: Path, url: str, **changes: str) -> dict[str, str]:
         OTEL_EXPORTER_OTLP_ENDPOINT=url,
         OTEL_TRADING_BUDGET_ENABLED="false",
         OTEL_TRADING_HOST="agent",
+        OTEL_TRADING_CONFIG=str(config),
         XDG_STATE_HOME=str(segments.parent / "state"),
         **changes,
     )
