@@ -203,13 +203,18 @@ def test_costs_that_can_not_be_measured(
 
 
 def test_the_measurement_leaves_nothing(make_recorder: Callable[..., Recorder]) -> None:
-    """What was recorded to learn the costs is in no segment, no metric and no account of the user's."""
+    """What was recorded to learn the costs is in no segment, no metric and no account of the user's.
+
+    What the budget decides meanwhile, where the machine is slow, is.
+    """
     recorder = make_recorder(**{"engine.period": 10, "mode": "normal"})
-    assert all(not any(account.values()) for account in recorder.accounts().values())
+    decisions = {"monitoring.decision", "trading.monitoring.decisions"}
+    accounts = recorder.accounts()
+    assert [tier for tier in (1, 2, 3) if any(accounts[tier].values())] == []
     snapshot = core.snapshot()
-    assert [one["name"] for one in snapshot["probes"] if one["count"]] == []
-    assert [one["name"] for one in snapshot["instruments"] if one["updates"]] == []
-    assert recorder.records() == []
+    assert {one["name"] for one in snapshot["probes"] if one["count"]} <= decisions
+    assert {one["name"] for one in snapshot["instruments"] if one["updates"]} <= decisions
+    assert {record.name for record in recorder.records()} <= decisions
 
 
 def test_configured_in_another_thread(tmp_path: Path, until: Callable[..., None]) -> None:
