@@ -12,12 +12,11 @@ from otel_trading import _layout as at
 from otel_trading.errors import OtelTradingError, SegmentDirectoryError, SegmentSpaceError
 from otel_trading.segment.directory import open_directory, prepare_directory
 from otel_trading.segment.process import is_alive, start_of
-from otel_trading.segment.role import locked
+from otel_trading.segment.role import locked_within
 
 LOCK, PAGE, SOCKET, ONCE = "agent.lock", "agent.page", "agent.sock", "agent.once"
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-_PAUSE = 0.05  # seconds between two tries for the lock
 
 
 class AgentFileError(SegmentDirectoryError):
@@ -49,14 +48,7 @@ def lock(where: str, patience: float = 0.0, name: str = LOCK) -> int | None:
     None where another one is, and still is after ``patience`` seconds.  Raises SegmentDirectoryError and
     SegmentSpaceError.
     """
-    fd = _opened(where, name)
-    deadline = time.monotonic() + patience
-    while not locked(fd):
-        if time.monotonic() >= deadline:
-            os.close(fd)
-            return None
-        time.sleep(_PAUSE)
-    return fd
+    return locked_within(_opened(where, name), patience)
 
 
 def is_running(where: str, name: str = LOCK) -> bool:

@@ -43,14 +43,7 @@ def claim(path: str | os.PathLike[str], patience: float = 0.0) -> int | None:
     Raises SegmentNotFoundError or SegmentForeignError.
     """
     # A file description of its own: a lock belongs to that, and one that is mapped outlives its file descriptors.
-    fd = open_segment(path, os.O_RDWR)
-    deadline = time.monotonic() + patience
-    while not locked(fd):
-        if time.monotonic() >= deadline:
-            os.close(fd)
-            return None
-        time.sleep(_PAUSE)
-    return fd
+    return locked_within(open_segment(path, os.O_RDWR), patience)
 
 
 def is_held(path: str | os.PathLike[str]) -> bool:
@@ -65,6 +58,17 @@ def is_held(path: str | os.PathLike[str]) -> bool:
         return True
     os.close(fd)
     return False
+
+
+def locked_within(fd: int, patience: float) -> int | None:
+    """Give the file when it is locked; closed, and None, where another one has it still after ``patience`` seconds."""
+    deadline = time.monotonic() + patience
+    while not locked(fd):
+        if time.monotonic() >= deadline:
+            os.close(fd)
+            return None
+        time.sleep(_PAUSE)
+    return fd
 
 
 def locked(fd: int) -> bool:
