@@ -273,3 +273,10 @@ def child_environment(directory: Path, **changes: str) -> dict[str, str]:
     package = str(Path(otel_trading.__file__).resolve().parent.parent)
     path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
     return {**os.environ, "PYTHONPATH": path, "OTEL_TRADING_DIR": str(directory), **changes}
+
+
+def uncovered(directory: Path, **changes: str) -> dict[str, str]:
+    """Give that without what measures coverage, for children that can not write its figures, or have no time for it."""
+    return {
+        name: value for name, value in child_environment(directory, **changes).items() if not name.startswith("COV")
+    }

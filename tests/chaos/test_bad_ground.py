@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import child_environment
+from conftest import child_environment, uncovered
 from otlp_receiver import Receiver, over_http
 
 ROOT = os.geteuid() == 0
@@ -54,7 +54,7 @@ def run(directory: Path, *before: str, code: str = PROGRAM, **environment: str) 
     """Run a program, below a command if one is given."""
     return subprocess.run(
         [*before, sys.executable, "-c", code],
-        env=child_environment(directory, OTEL_TRADING_BUDGET_ENABLED="false", **environment),
+        env=uncovered(directory, OTEL_TRADING_BUDGET_ENABLED="false", **environment),
         capture_output=True,
         text=True,
         timeout=120,

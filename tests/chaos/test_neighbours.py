@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import child_environment
+from conftest import uncovered
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("setpriv") is None, reason="acting as two users takes root and setpriv"
@@ -55,7 +55,7 @@ def run(user: int, directory: Path, *command: str, **environment: str) -> subpro
     home.chmod(0o700)
     return subprocess.run(
         ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", sys.executable, *command],
-        env=child_environment(
+        env=uncovered(
             directory,
             OTEL_TRADING_BUDGET_ENABLED="false",
             HOME=str(home),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import child_environment
+from conftest import uncovered
 
 from otel_trading.forensics import archive, how_it_ended
 
@@ -76,7 +76,7 @@ class Died:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            env=child_environment(tmp_path, OTEL_TRACES_EXPORTER="none", OTEL_METRICS_EXPORTER="none"),
+            env=uncovered(tmp_path, OTEL_TRACES_EXPORTER="none", OTEL_METRICS_EXPORTER="none"),
         ) as child:
             before = how_it_ended.Before(child.pid)
             pidfd = os.pidfd_open(child.pid)

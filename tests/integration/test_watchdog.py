@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import child_environment, wait_until
+from conftest import uncovered, wait_until
 from segment_image import Image
 from watching import TWIN, native_program
 
@@ -43,7 +43,7 @@ class Scene:
         self.log = directory / "log"
         self.calls = directory / "calls"
         self.calls.mkdir()
-        self.environment = child_environment(directory, XDG_STATE_HOME=str(directory))
+        self.environment = uncovered(directory, XDG_STATE_HOME=str(directory))
         self.running: list[subprocess.Popen[bytes]] = []
         # In Python's place for alerts and the emergency monitor: keeps what it is told, one file a call.
         self.python = directory / "python"

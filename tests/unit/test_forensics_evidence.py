@@ -70,7 +70,7 @@ def scratch() -> Iterator[int]:
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """Record a segment of everything there is: spans, open ones, orders, market data, events, looks, heartbeats."""
     fd = os.open(tmp_path_factory.mktemp("recorded") / "recorded.seg", os.O_RDWR | os.O_CREAT, 0o600)
-    core.open(fd, b'{"service.name":"hostile"}', 64, 16, 8, 16384, 256, 64, (128,) * 5 + (0xFFFFFFFF,) * 2)
+    core.open(fd, b'{"service.name":"hostile"}', 64, 16, 8, 16384, 8192, 64, (128,) * 5 + (0xFFFFFFFF,) * 2)
     try:
         probe, depth = core.Probe("tick", 0), core.Gauge("queue.size")
         core.queue_gauge(depth)

@@ -27,6 +27,7 @@ START = """
 import os, signal, sys, threading
 import otel_trading as ot
 from otel_trading import lifecycle
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite that runs in the background ignores it
 ot.configure("ends")
 os.link(lifecycle.own_segment(), "segment")
 """
