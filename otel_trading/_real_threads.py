@@ -31,6 +31,15 @@ def real_threading() -> ModuleType:
     return threading
 
 
+def real_ident() -> int:
+    """Give the system's thread that calls, as ``pthread_self``; a green thread has another number."""
+    import _thread
+
+    saved = _saved_by_gevent().get("get_ident", _thread.get_ident)
+    number: int = saved()  # type: ignore[operator]
+    return number
+
+
 def _saved_by_gevent() -> dict[str, object]:
     """Give what gevent has replaced in ``_thread``, as it was before."""
     monkey = sys.modules.get("gevent.monkey")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from _thread import RLock, _local, get_ident, get_native_id
+from _thread import RLock, _local, get_native_id
 from collections import deque
 from math import inf, isnan
 
@@ -14,6 +14,7 @@ from otel_trading._pure.market import watch
 from otel_trading._pure.passes import drain
 from otel_trading._pure.recorder import recorder
 from otel_trading._pure.system_files import SystemFile, field_of, number_of
+from otel_trading._real_threads import real_ident
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class _Clock:
     def __init__(self) -> None:
         # The clock's id stays safe to ask for when the thread is gone, as its identifier would not.
         self._io = SystemFile(f"/proc/self/task/{get_native_id()}/io")
-        self._clock = time.pthread_getcpuclockid(get_ident()) if hasattr(time, "pthread_getcpuclockid") else None
+        self._clock = time.pthread_getcpuclockid(real_ident()) if hasattr(time, "pthread_getcpuclockid") else None
         self._from = time.thread_time_ns()
         self._wrote = self._writes()
         self.ended: int | None = None

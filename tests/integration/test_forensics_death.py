@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import uncovered
+from conftest import child_environment, uncovered
 
 from otel_trading.forensics import archive, how_it_ended
 
