@@ -7,6 +7,7 @@ from collections import deque
 
 from otel_trading import faults
 from otel_trading._real_threads import real_threading
+from otel_trading._suppression import suppress_instrumentation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -91,9 +92,6 @@ class Lane:
         faults.report(f"alerts.{self.way.label}", f"an alert did not get out by {self.way.label}: {why}")
 
     def _run(self) -> None:
-        from otel_trading.alerts.suppression import suppress_instrumentation
-
-        suppress_instrumentation()
         while True:
             with self._condition:
                 self._condition.wait_for(lambda: self._waiting or self._ending)
@@ -101,6 +99,7 @@ class Lane:
                     return
                 alert = self._waiting.popleft()
                 self._busy = True
+            suppress_instrumentation()
             self._deliver(alert)
             with self._condition:
                 self._busy = False

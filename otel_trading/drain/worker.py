@@ -5,17 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from opentelemetry.context import (
-    _SUPPRESS_HTTP_INSTRUMENTATION_KEY,
-    _SUPPRESS_INSTRUMENTATION_KEY,
-    Context,
-    attach,
-    get_value,
-)
-
 from otel_trading import faults
 from otel_trading._backend import core
 from otel_trading._real_threads import real_threading
+from otel_trading._suppression import suppress_instrumentation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,14 +21,6 @@ _WAKE_AGAIN = 0.01
 
 _SHORT = 0.02
 """Seconds to wait after a pause that ended for no reason of ours, so that such a one can never keep a thread busy."""
-
-_SUPPRESSED = Context({_SUPPRESS_INSTRUMENTATION_KEY: True, _SUPPRESS_HTTP_INSTRUMENTATION_KEY: True})
-
-
-def _suppress_instrumentation() -> None:
-    """Keep this thread out of the traces; before each step, as OpenTelemetry's runtime may be another one by then."""
-    if not get_value(_SUPPRESS_INSTRUMENTATION_KEY):
-        attach(_SUPPRESSED)
 
 
 class Worker:
@@ -144,7 +129,7 @@ class Worker:
         while not stopping:
             well = False
             asked, stopping = self._called(time.monotonic() + wait)
-            _suppress_instrumentation()
+            suppress_instrumentation()  # before each step: the runtime may be another one by then
             try:
                 well, wait = self._step(stopping or asked > self._done)
             except Exception as error:  # noqa: BLE001 - whatever it is, the next step may go well
