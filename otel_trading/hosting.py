@@ -222,9 +222,7 @@ class Host:
             self.settings = None
             self.path = None
             _remove_gc_callback()
-            self.draining.end(
-                reason, error=error, deadline=monotonic() + limit, last=getattr(self.process_end, "unhook", bool)
-            )
+            self.draining.end(reason, error=error, deadline=monotonic() + limit, last=self.process_end.unhook)
             self.ending = False
             self.process_end.default_sigterm()
         finally:

@@ -116,7 +116,6 @@ class ProcessEnd:
 
     def default_sigterm(self) -> None:
         """Give SIGTERM its default action back, where it is ours that it has."""
-        self.unhook()
         import signal
 
         try:

@@ -194,22 +194,28 @@ publish(uint64_t rings)
     }
 }
 
-static PyObject *
-batch_sent(PyObject *self, PyObject *Py_UNUSED(ignored))
+/* Tell of all of them that they are sent, or that they are not. */
+static void
+tell(ot_batch *b, unsigned mark)
 {
-    ot_batch *b = (ot_batch *)self;
     uint64_t rings = 0;
     ot_drain_lock();
     for (uint32_t i = 0; i < b->count && !b->settled && of_this_drain(b); i++) {
         struct ot_kept *k = &b->kept[i];
-        if (k->told == OT_MARK_SENT)
+        if (k->told == mark)
             continue;
-        ot_progress_settle(k->ring, k->n, k->slot.tier % OT_TIERS, k->told, OT_MARK_SENT);
-        k->told = OT_MARK_SENT;
+        ot_progress_settle(k->ring, k->n, k->slot.tier % OT_TIERS, k->told, mark);
+        k->told = (uint8_t)mark;
         rings |= 1ULL << k->ring;
     }
     publish(rings);
     ot_drain_unlock();
+}
+
+static PyObject *
+batch_sent(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    tell((ot_batch *)self, OT_MARK_SENT);
     Py_RETURN_NONE;
 }
 
@@ -217,19 +223,7 @@ batch_sent(PyObject *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 batch_unsent(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    ot_batch *b = (ot_batch *)self;
-    uint64_t rings = 0;
-    ot_drain_lock();
-    for (uint32_t i = 0; i < b->count && !b->settled && of_this_drain(b); i++) {
-        struct ot_kept *k = &b->kept[i];
-        if (k->told != OT_MARK_SENT)
-            continue;
-        ot_progress_settle(k->ring, k->n, k->slot.tier % OT_TIERS, k->told, OT_MARK_NONE);
-        k->told = OT_MARK_NONE;
-        rings |= 1ULL << k->ring;
-    }
-    publish(rings);
-    ot_drain_unlock();
+    tell((ot_batch *)self, OT_MARK_NONE);
     Py_RETURN_NONE;
 }
 

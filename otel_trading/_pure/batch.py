@@ -10,7 +10,7 @@ from otel_trading._pure.tracestate import with_threshold
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import TypeAlias
 
     from otel_trading._native import SpanState
@@ -64,31 +64,28 @@ class Batch:
 
     def sent(self) -> None:
         """Mark them as handed to the kernel whole: a drain that takes over from now on does not send them again."""
-        with drain.lock:
-            if self._settled or self._sent or self._tenure != drain.tenure:
-                return
-            self._sent = True
-            rings: set[Progress] = set()
-            for kept in self._kept:
-                number, tier = place_of(kept)
-                kept[7].settle(number, tier, at.MARK_SENT, sent=False)
-                rings.add(kept[7])
-            for ring in rings:
-                ring.publish()
+        self._tell(sent=True)
 
     def unsent(self) -> None:
         """Take the mark back: the receiver has said that it did not take them."""
+        self._tell(sent=False)
+
+    def _tell(self, *, sent: bool) -> None:
         with drain.lock:
-            if self._settled or not self._sent or self._tenure != drain.tenure:
+            if self._settled or self._sent == sent or self._tenure != drain.tenure:
                 return
-            self._sent = False
-            rings: set[Progress] = set()
-            for kept in self._kept:
-                number, tier = place_of(kept)
-                kept[7].settle(number, tier, at.MARK_NONE, sent=True)
-                rings.add(kept[7])
-            for ring in rings:
+            for ring in self._mark_each(lambda _: at.MARK_SENT if sent else at.MARK_NONE):
                 ring.publish()
+            self._sent = sent
+
+    def _mark_each(self, kind_of: Callable[[int], int]) -> set[Progress]:
+        """Mark each as its tier's turn says; gives the rings that they are of.  With the lock held."""
+        rings: set[Progress] = set()
+        for kept in self._kept:
+            number, tier = place_of(kept)
+            kept[7].settle(number, tier, kind_of(tier), sent=self._sent)
+            rings.add(kept[7])
+        return rings
 
     def settle(self, refused: int = 0, /) -> tuple[Tiers, Tiers]:
         """They are exported, but for ``refused`` of them, which are taken for those of the lowest tiers.
@@ -114,13 +111,12 @@ class Batch:
     def _mark(self, exported: list[int], lost: list[int]) -> None:
         """With the lock held."""
         left = exported.copy()
-        rings: set[Progress] = set()
-        for kept in self._kept:
-            number, tier = place_of(kept)
-            kind = at.MARK_EXPORTED if left[tier] > 0 else at.MARK_REFUSED
+
+        def kind_of(tier: int) -> int:
             left[tier] -= 1
-            kept[7].settle(number, tier, kind, sent=self._sent)
-            rings.add(kept[7])
+            return at.MARK_EXPORTED if left[tier] >= 0 else at.MARK_REFUSED
+
+        rings = self._mark_each(kind_of)
         for tier in range(at.TIERS):
             drain.exported[tier] += exported[tier]
             drain.refused[tier] += lost[tier]

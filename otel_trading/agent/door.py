@@ -8,6 +8,7 @@ import stat
 import struct
 import time
 
+from otel_trading.agent.clients import Clients
 from otel_trading.agent.files import SOCKET
 from otel_trading.agent.lines import GoneError, Lines
 from otel_trading.errors import SegmentDirectoryError
@@ -82,6 +83,10 @@ class _Client:
         self.asked = False
         self.answered = False
 
+    def close(self) -> None:
+        """Close the connection."""
+        self.lines.close()
+
 
 class Door:
     """Takes requests, and has ``answer(request, reply)`` called with each; ``reply`` takes the answer, at any time."""
@@ -96,11 +101,9 @@ class Door:
         """``listen_to(fd, called, write=False)`` and ``forget(fd)`` are the loop's.  Raises SegmentDirectoryError."""
         self._where = where
         self._answer = answer
-        self._listen_to = listen_to
-        self._forget = forget
-        self._clients: dict[int, _Client] = {}
         self._socket = listen(where)
-        listen_to(self._socket.fileno(), self._accept)
+        self._clients: Clients[_Client] = Clients(self._socket, self._accept, listen_to, forget)
+        self.expire = self._clients.expire
 
     def _accept(self) -> None:
         try:
@@ -111,9 +114,7 @@ class Door:
             client.close()
             return
         made = _Client(client)
-        fd = made.lines.fileno()
-        self._clients[fd] = made
-        self._listen_to(fd, lambda: self._ready(fd))
+        self._clients.add(made.lines.fileno(), made, self._ready)
 
     def _ready(self, fd: int) -> None:
         client = self._clients.get(fd)
@@ -124,14 +125,14 @@ class Door:
             requests = client.lines.read()
             if client.asked:
                 if client.answered and not client.lines.waiting:
-                    self._close(fd)
+                    self._clients.drop(fd)
                 return
             if requests:
                 client.asked = True
                 client.deadline = time.monotonic() + _ANSWER_SECONDS
                 self._answer(requests[0], lambda answer: self._reply(fd, client, answer))
         except GoneError:
-            self._close(fd)
+            self._clients.drop(fd)
 
     def _reply(self, fd: int, client: _Client, answer: dict[str, Any]) -> None:
         if self._clients.get(fd) is not client or client.answered:
@@ -140,30 +141,16 @@ class Door:
         try:
             client.lines.send(answer)
         except GoneError:
-            self._close(fd)
+            self._clients.drop(fd)
             return
         if client.lines.waiting:
-            self._listen_to(fd, lambda: self._ready(fd), write=True)
+            self._clients.listen_to(fd, lambda: self._ready(fd), write=True)
         else:
-            self._close(fd)
-
-    def expire(self, now: float) -> None:
-        """Close the connections of those who say nothing, or do not listen."""
-        for fd in [fd for fd, client in self._clients.items() if client.deadline <= now]:
-            self._close(fd)
-
-    def _close(self, fd: int) -> None:
-        client = self._clients.pop(fd, None)
-        if client is not None:
-            self._forget(fd)
-            client.lines.close()
+            self._clients.drop(fd)
 
     def close(self) -> None:
         """Listen no longer, and remove the socket."""
-        for fd in list(self._clients):
-            self._close(fd)
-        self._forget(self._socket.fileno())
-        self._socket.close()
+        self._clients.close()
         try:
             _remove(os.path.join(self._where, SOCKET))
         except OSError:

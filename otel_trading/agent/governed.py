@@ -40,12 +40,7 @@ class Governed:
         from otel_trading.segment import shared
 
         try:
-            self._directory = shared.hold_directory(directory)
-            fd = shared.shared_file(directory)
-            try:
-                core.share(fd)
-            finally:
-                os.close(fd)
+            self._directory = shared.join(directory, core.share)
         except (OtelTradingError, OSError, ValueError) as error:
             report("budget:share", f"verdicts on traces are not shared with the other processes: {error}")
 
@@ -61,7 +56,7 @@ class Governed:
                 policy.write({"exporter_memory": max(taken, 0)})
 
     def tell(self) -> None:
-        """Log the decisions since the last look, and raise an alert where one is to be raised."""
+        """Log the decisions since the last look."""
         number = self._readings.read().decisions
         if number <= self._told:
             return

@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import time
 
+from otel_trading.agent.clients import Clients
 from otel_trading.agent.exposition import CONTENT_TYPE
 from otel_trading.errors import OtelTradingError
 
@@ -35,6 +36,10 @@ class _Client:
         self.asked = False
         self.deadline = time.monotonic() + REQUEST_SECONDS
 
+    def close(self) -> None:
+        """Close the connection."""
+        self.socket.close()
+
 
 class Web:
     """Serves at an address; ``metrics(reply)`` is to call ``reply`` with the text, once, at any time."""
@@ -49,9 +54,6 @@ class Web:
     ) -> None:
         """Listen; port 0 takes a free one.  Raises OtelTradingError where the address can not be had."""
         self._metrics = metrics
-        self._listen_to = listen_to
-        self._forget = forget
-        self._clients: dict[int, _Client] = {}
         try:
             family, *_, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
             self._socket = socket.socket(family, socket.SOCK_STREAM)
@@ -68,7 +70,9 @@ class Web:
                 "free one"
             ) from error
         self._socket.setblocking(False)
-        listen_to(self._socket.fileno(), self._accept)
+        self._clients: Clients[_Client] = Clients(self._socket, self._accept, listen_to, forget)
+        self.expire = self._clients.expire
+        self.close = self._clients.close
 
     @property
     def url(self) -> str:
@@ -85,9 +89,7 @@ class Web:
             connected.close()
             return
         connected.setblocking(False)
-        fd = connected.fileno()
-        self._clients[fd] = _Client(connected)
-        self._listen_to(fd, lambda: self._ready(fd))
+        self._clients.add(connected.fileno(), _Client(connected), self._ready)
 
     def _ready(self, fd: int) -> None:
         client = self._clients.get(fd)
@@ -101,10 +103,10 @@ class Web:
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
-            self._close(fd)
+            self._clients.drop(fd)
             return
         if not piece or client.asked:  # gone, or says more than it is asked to
-            self._close(fd)
+            self._clients.drop(fd)
             return
         client.head += piece
         if b"\r\n\r\n" in client.head or b"\n\n" in client.head:
@@ -141,32 +143,14 @@ class Web:
         try:
             self._send(fd, client)
         except OSError:
-            self._close(fd)
+            self._clients.drop(fd)
 
     def _send(self, fd: int, client: _Client) -> None:
         while client.out:
             try:
                 sent = client.socket.send(client.out)
             except (BlockingIOError, InterruptedError):
-                self._listen_to(fd, lambda: self._ready(fd), write=True)
+                self._clients.listen_to(fd, lambda: self._ready(fd), write=True)
                 return
             client.out = client.out[sent:]
-        self._close(fd)
-
-    def expire(self, now: float) -> None:
-        """Close the connections of those who take too long."""
-        for fd in [fd for fd, client in self._clients.items() if client.deadline <= now]:
-            self._close(fd)
-
-    def _close(self, fd: int) -> None:
-        client = self._clients.pop(fd, None)
-        if client is not None:
-            self._forget(fd)
-            client.socket.close()
-
-    def close(self) -> None:
-        """Listen no longer."""
-        for fd in list(self._clients):
-            self._close(fd)
-        self._forget(self._socket.fileno())
-        self._socket.close()
+        self._clients.drop(fd)

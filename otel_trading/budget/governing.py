@@ -67,14 +67,8 @@ class Governing:
         from otel_trading.segment import shared
 
         try:
-            self._directory = shared.hold_directory(directory)
-            fd = shared.shared_file(directory)
-            try:
-                core.share(fd)
-            finally:
-                os.close(fd)
+            self._directory = shared.join(directory, core.share)
         except (OtelTradingError, OSError, ValueError) as error:
-            self.forget()
             report(
                 "budget:share",
                 f"this process decides for itself which traces are kept, as it can not agree with others: {error}",

@@ -14,6 +14,10 @@ import time
 from otel_trading.errors import SegmentForeignError, SegmentSpaceError
 from otel_trading.segment.directory import default_directory, open_directory, prepare_directory
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _NAME = "traces.shared"
 _FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a pipe must not be waited for
 _REMEDY = "remove the file; the next process that starts makes a new one"
@@ -47,6 +51,25 @@ def shared_file(directory: str | os.PathLike[str] | None = None) -> int:
         return _checked(os.path.join(where, _NAME), directory_fd, os.O_CREAT)
     finally:
         os.close(directory_fd)
+
+
+def join(directory: str, share: Callable[[int], None]) -> int:
+    """Have the directory's verdicts and bucket in common with its other processes; ``share`` is ``core.share``.
+
+    Gives a file descriptor that says so as long as it is open; nothing is left open where this fails.  Raises what
+    ``hold_directory``, ``shared_file`` and ``share`` do.
+    """
+    held = hold_directory(directory)
+    try:
+        fd = shared_file(directory)
+        try:
+            share(fd)
+        finally:
+            os.close(fd)
+    except BaseException:
+        os.close(held)
+        raise
+    return held
 
 
 def remove_shared_file(directory: str | os.PathLike[str]) -> None:
