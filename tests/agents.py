@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from conftest import child_environment, wait_until
+from conftest import uncovered, wait_until
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as trace_service
 from otlp_receiver import OVER, Receiver, environment
 
@@ -63,7 +63,7 @@ class Scene:
         config = base / "config.yaml"
         config.write_text(_CONFIG % str(forensics).lower(), encoding="utf-8")
         self.environment = {
-            **child_environment(self.directory),
+            **uncovered(self.directory),
             **environment("http/protobuf", endpoint),
             "OTEL_BSP_SCHEDULE_DELAY": "50",
             "OTEL_METRIC_EXPORT_INTERVAL": "600000",

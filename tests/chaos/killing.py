@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from conftest import child_environment, wait_until
+from conftest import uncovered, wait_until
 from otlp_receiver import Receiver, attributes
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def environment(segments: Path, url: str, **changes: str) -> dict[str, str]:
     """Give the environment of programs and agents that export all of it there; who starts agents is the test."""
     config = segments.parent / "otel-trading.yaml"
     config.write_text("watchdog: {enabled: false}\n")
-    return child_environment(
+    return uncovered(
         segments,
         OTEL_TRACES_EXPORTER="otlp",
         OTEL_METRICS_EXPORTER="none",

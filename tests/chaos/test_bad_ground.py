@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import child_environment, uncovered
+from conftest import uncovered
 from otlp_receiver import Receiver, over_http
 
 ROOT = os.geteuid() == 0
@@ -292,7 +292,7 @@ def test_threads_without_end(tmp_path: Path, rounds: Callable[[int, int], int]) 
     directory.mkdir(mode=0o700)
     done = subprocess.run(
         [sys.executable, "-c", THREADS, str(rounds(1_000, 10_000))],
-        env=child_environment(directory, OTEL_TRADING_BUDGET_ENABLED="false"),
+        env=uncovered(directory, OTEL_TRADING_BUDGET_ENABLED="false"),
         capture_output=True,
         text=True,
         timeout=300,
@@ -316,7 +316,7 @@ def test_short_processes(receiver: tuple[Receiver, str], tmp_path: Path, rounds:
     there, url = receiver
     directory = tmp_path / "segments"
     directory.mkdir(mode=0o700)
-    environment = child_environment(directory, OTEL_TRADING_BUDGET_ENABLED="false", **exporting(url))
+    environment = uncovered(directory, OTEL_TRADING_BUDGET_ENABLED="false", **exporting(url))
     count = rounds(20, 1_000)
     running: list[subprocess.Popen[bytes]] = []
     for number in range(count):

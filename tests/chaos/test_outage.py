@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import child_environment
+from conftest import uncovered
 from otlp_receiver import Receiver, attributes, over_http
 
 # Four tiers at a steady rate while nobody listens, then until the queue is empty; it tells its memory each second.
@@ -62,7 +62,7 @@ def test_a_receiver_that_is_down(
     seconds, rate = rounds(6, 600), rounds(4_000, 13_000)
     with subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(seconds), str(rate), str(port)],
-        env=child_environment(
+        env=uncovered(
             tmp_path,
             OTEL_TRACES_EXPORTER="otlp",
             OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf",
