@@ -15,7 +15,7 @@ from otel_trading._backend import core
 from otel_trading.api.hooks import KINDS, span_context
 from otel_trading.api.scopes import providers as _providers
 from otel_trading.drain import spans
-from otel_trading.drain.scopes import Scopes
+from otel_trading.drain.sdk_scopes import Scopes
 
 if TYPE_CHECKING:
     from typing import Any

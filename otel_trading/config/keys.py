@@ -70,6 +70,9 @@ KEYS: dict[str, Key] = {
     ),
     "export.traces": Key((), read.exporters, "exporters of spans", ("OTEL_TRACES_EXPORTER",)),
     "export.metrics": Key((), read.exporters, "exporters of metrics", ("OTEL_METRICS_EXPORTER",)),
+    "export.stock": Key(
+        False, read.switch, "whether OpenTelemetry's own exporters are used for OTLP over plain http too"
+    ),
     "export.queue": Key(
         32_768,
         read.whole(1, 1 << 24),

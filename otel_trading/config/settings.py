@@ -22,6 +22,7 @@ class Settings:
         "export_metrics",
         "export_queue",
         "export_queue_bytes",
+        "export_stock",
         "export_traces",
         "host",
         "instrumentors_disabled",
@@ -66,6 +67,7 @@ class Settings:
     export_enabled: bool
     export_queue: int
     export_queue_bytes: int
+    export_stock: bool
     export_traces: tuple[str, ...]
     export_metrics: tuple[str, ...]
     metrics_port: int | None

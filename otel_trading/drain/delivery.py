@@ -6,19 +6,17 @@ from typing import TYPE_CHECKING
 
 from otel_trading import faults
 from otel_trading.drain import exporters
-from otel_trading.drain.spans import Converter
 from otel_trading.drain.wire import Wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
-    from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import ReadableSpan
-    from opentelemetry.sdk.trace.export import SpanExporter
 
     from otel_trading._native import Batch
     from otel_trading.drain.otlp import Encoded, Encoder, Sender
+    from otel_trading.drain.spans import Converter
 
 # Spans of a batch where nothing else is asked for: the SDK's default, for exporters that we know nothing of …
 _USUAL = 512
@@ -35,14 +33,16 @@ class Delivery:
 
     def __init__(
         self,
-        found: Sequence[tuple[str, SpanExporter]],
-        resource: Resource,
+        found: Sequence[tuple[str, exporters.Spans]],
+        attributes: Mapping[str, Any],
         lookup: Callable[[], Iterable[Mapping[str, Any]]],
     ) -> None:
-        """Take exporters with their names, the spans' resource, and what ``Converter`` takes to look names up."""
-        self._converter = Converter(resource, lookup)
+        """Take exporters with their names, the resource's attributes, and what ``Converter`` takes to look names up."""
+        self._attributes = attributes
+        self._lookup = lookup
+        self._converter: Converter | None = None
         self._senders: list[tuple[str, Sender]] = []
-        self._others: list[tuple[str, SpanExporter]] = []
+        self._others: list[tuple[str, Any]] = []
         self._encoder: Encoder | None = None
         self._wire = Wire()
         for name, exporter in found:
@@ -54,7 +54,7 @@ class Delivery:
         if self._senders:
             from otel_trading.drain.otlp import Encoder
 
-            self._encoder = Encoder(resource)
+            self._encoder = Encoder(attributes)
         self.span_bytes = 0.0
         """Bytes of a span in a request, of late; 0 before the first request, and without an exporter for OTLP."""
         self.busy_with = ""
@@ -81,7 +81,7 @@ class Delivery:
         def converted() -> list[ReadableSpan]:
             nonlocal spans
             if spans is None:
-                spans = self._converter.convert(batch.states())
+                spans = self._convert(batch)
             return spans
 
         refused = 0
@@ -114,6 +114,15 @@ class Delivery:
                 self.sent_bytes += batch.estimated_bytes
         self.sent_bytes += self._wire.taken()
         return refused
+
+    def _convert(self, batch: Batch) -> list[ReadableSpan]:
+        if self._converter is None:  # the SDK is loaded only where somebody takes its objects
+            from opentelemetry.sdk.resources import Resource
+
+            from otel_trading.drain.spans import Converter
+
+            self._converter = Converter(Resource(self._attributes), self._lookup)
+        return self._converter.convert(batch.states())
 
     def give_up(self) -> None:
         """Have OTLP exporters end their waits for the next try; called by another thread, and does not block."""
@@ -154,16 +163,19 @@ def _sent(name: str, sender: Sender, request: Encoded, batch: Batch | None) -> i
     return sent.rejected
 
 
-def _sender(name: str, exporter: SpanExporter, wire: Wire) -> Sender | None:
-    """Return what sends requests by a stock OTLP exporter's transport; None for any other exporter."""
+def _sender(name: str, exporter: Any, wire: Wire) -> Sender | None:
+    """Return what sends requests by an OTLP exporter's transport; None for any exporter that is not ours or stock."""
+    if exporters.is_own(exporter):
+        sender: Sender = exporter.sender(wire)
+        return sender
     module = type(exporter).__module__
     if module not in (_HTTP, _GRPC):
         return None
     try:
         if module == _HTTP:
-            from otel_trading.drain.otlp_http import HttpSender
+            from otel_trading.drain.otlp_stock import StockSender
 
-            return HttpSender(exporter, wire)
+            return StockSender(exporter, wire)
         from otel_trading.drain.otlp_grpc import GrpcSender
 
         return GrpcSender(exporter, wire)

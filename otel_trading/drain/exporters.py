@@ -1,9 +1,11 @@
-"""Finding exporters by name, as the OpenTelemetry SDK does: entry points, with ``otlp`` resolved by the protocol."""
+"""Finding exporters by name, as the OpenTelemetry SDK does: entry points, with ``otlp`` resolved by the protocol.
+
+For OTLP over plain http there are exporters of our own, which need none of the libraries that the stock ones load.
+"""
 
 from __future__ import annotations
 
 import os
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 from otel_trading import faults
@@ -12,21 +14,26 @@ from otel_trading.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from importlib.metadata import EntryPoint
-    from typing import Any, TypeVar
+    from typing import Any, TypeAlias
 
     from opentelemetry.sdk.metrics.export import MetricExporter
     from opentelemetry.sdk.trace.export import SpanExporter
 
-    Kind = TypeVar("Kind", SpanExporter, MetricExporter)
+    from otel_trading.drain.otlp_way import Signal
+    from otel_trading.drain.own_otlp import OwnMetrics, OwnSpans
 
-TRACES = "traces"
-METRICS = "metrics"
+    Spans: TypeAlias = SpanExporter | OwnSpans
+    Metrics: TypeAlias = MetricExporter | OwnMetrics
 
-_PROTOCOLS = {"grpc": "otlp_proto_grpc", "http/protobuf": "otlp_proto_http"}
+TRACES: Signal = "traces"
+METRICS: Signal = "metrics"
+
+_HTTP = "otlp_proto_http"
+_PROTOCOLS = {"grpc": "otlp_proto_grpc", "http/protobuf": _HTTP}
 _DISTRIBUTIONS = {
     "otlp": "opentelemetry-exporter-otlp",
     "otlp_proto_grpc": "opentelemetry-exporter-otlp-proto-grpc",
-    "otlp_proto_http": "opentelemetry-exporter-otlp-proto-http",
+    _HTTP: "opentelemetry-exporter-otlp-proto-http",
 }
 
 
@@ -47,18 +54,19 @@ def resolved(name: str, signal: str) -> str:
     return _PROTOCOLS["grpc"]
 
 
-def load(names: Sequence[str], signal: str, kind: type[Kind]) -> list[tuple[str, Kind]]:
+def load(names: Sequence[str], signal: Signal, *, stock: bool = False) -> list[tuple[str, Any]]:
     """Return (name, exporter) for each name, made without arguments: they read their settings from ``OTEL_*``.
 
-    A name given twice is loaded once.  Raises ConfigurationError that names every exporter that could not be had,
-    and why.
+    A name given twice is loaded once.  ``stock``: OpenTelemetry's own also where ours do.  Raises ConfigurationError
+    that names every exporter that could not be had, and why.
     """
-    group = f"opentelemetry_{signal}_exporter"
-    found: list[tuple[str, Kind]] = []
+    found: list[tuple[str, Any]] = []
     problems: list[str] = []
     for name in dict.fromkeys(names):
         try:
-            found.append((name, _made(resolved(name, signal), group, kind)))
+            point = resolved(name, signal)
+            own = None if stock or point != _HTTP else _own(signal)
+            found.append((name, own or _made(point, signal)))
         except ConfigurationError as error:
             problems.append(f"{name}: {error}")
     if problems:
@@ -68,11 +76,33 @@ def load(names: Sequence[str], signal: str, kind: type[Kind]) -> list[tuple[str,
     return found
 
 
-def _made(name: str, group: str, kind: type[Kind]) -> Kind:
-    points = entry_points(group=group)
+def _own(signal: Signal) -> Spans | Metrics | None:
+    """Make an exporter of our own; None where plain http does not do, or the stock packages are not as expected."""
+    try:
+        from otel_trading.drain.own_otlp import exporter_of
+
+        return exporter_of(signal)
+    except Exception:  # noqa: BLE001  the stock one tells what is wrong, if anything is
+        return None
+
+
+def is_own(exporter: object) -> bool:
+    """Tell whether an exporter takes what the drain has, and not the SDK's objects."""
+    return getattr(exporter, "OWN", False) is True
+
+
+def _made(name: str, signal: Signal) -> SpanExporter | MetricExporter:
+    from importlib.metadata import entry_points
+
+    points = entry_points(group=f"opentelemetry_{signal}_exporter")
     point = next((point for point in points if point.name == name), None)
     if point is None:
         raise ConfigurationError(_unknown(name, sorted({point.name for point in points})))
+    kind: Any
+    if signal == TRACES:
+        from opentelemetry.sdk.trace.export import SpanExporter as kind  # noqa: N813  one of the two
+    else:
+        from opentelemetry.sdk.metrics.export import MetricExporter as kind  # noqa: N813  as above
     try:
         loaded: Any = point.load()
         exporter = loaded()
@@ -82,7 +112,7 @@ def _made(name: str, group: str, kind: type[Kind]) -> Kind:
     if not isinstance(exporter, kind):
         message = f"{point.value} is no {kind.__name__}, so nothing can be pushed to it"
         raise ConfigurationError(message)
-    return exporter
+    return exporter  # type: ignore[no-any-return]
 
 
 def _unknown(name: str, known: list[str]) -> str:
@@ -124,7 +154,7 @@ def not_taken(name: str, signal: str, reason: str) -> None:
     )
 
 
-def shut_down(found: Sequence[tuple[str, SpanExporter | MetricExporter]]) -> None:
+def shut_down(found: Sequence[tuple[str, Any]]) -> None:
     """Shut exporters down, each on its own; a failure is reported."""
     for name, exporter in found:
         try:

@@ -118,23 +118,17 @@ def _pushing(
     allowance: Allowance,
     gathered: Gathered,
 ) -> tuple[SpanExport | None, MetricExport | None]:
-    # The SDK is loaded only where something is pushed; /metrics alone does without it.
-    from opentelemetry.sdk.metrics.export import MetricExporter
-    from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace.export import SpanExporter
-
     from otel_trading.drain.metric_export import MetricExport
     from otel_trading.drain.span_export import SpanExport
 
-    resource = Resource(attributes)
-    span_exporters = exporters.load(settings.export_traces, exporters.TRACES, SpanExporter)
-    metric_exporters = exporters.load(named, exporters.METRICS, MetricExporter)  # type: ignore[type-abstract]
+    span_exporters = exporters.load(settings.export_traces, exporters.TRACES, stock=settings.export_stock)
+    metric_exporters = exporters.load(named, exporters.METRICS, stock=settings.export_stock)
     spans = (
-        SpanExport(span_exporters, resource, settings.export_queue, settings.export_queue_bytes, allowance)
+        SpanExport(span_exporters, attributes, settings.export_queue, settings.export_queue_bytes, allowance)
         if span_exporters
         else None
     )
-    metrics = MetricExport(metric_exporters, resource, allowance, gathered) if metric_exporters else None
+    metrics = MetricExport(metric_exporters, attributes, allowance, gathered) if metric_exporters else None
     return spans, metrics
 
 

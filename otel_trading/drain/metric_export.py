@@ -12,19 +12,19 @@ from otel_trading._backend import core
 from otel_trading.drain import exporters
 from otel_trading.drain.allowance import METRICS_SHARE, SECONDS
 from otel_trading.drain.environment import milliseconds
+from otel_trading.drain.metric_model import Resource
 from otel_trading.drain.metric_wire import count, divided, estimated
-from otel_trading.drain.metrics import Stream
+from otel_trading.drain.metrics import Stream, explicit_wanted
 from otel_trading.drain.wire import Wire
 from otel_trading.drain.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from opentelemetry.sdk.metrics.export import MetricExporter, MetricsData
-    from opentelemetry.sdk.resources import Resource
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
 
     from otel_trading.drain.allowance import Allowance
     from otel_trading.drain.gathered import Gathered
+    from otel_trading.drain.metric_model import MetricsData
 
 _LEAST_WAIT = 0.05  # seconds between two looks at whether there is room
 
@@ -32,11 +32,24 @@ _LEAST_WAIT = 0.05  # seconds between two looks at whether there is room
 class _Target:
     """An exporter, and what it has been sent."""
 
-    def __init__(self, name: str, exporter: MetricExporter, stream: Stream, counted: bool) -> None:  # noqa: FBT001
+    def __init__(self, name: str, exporter: Any, resource: Resource, wire: Wire) -> None:
         self.name = name
-        self.exporter = exporter
-        self.stream = stream
-        self.counted = counted  # its transport tells what it sends
+        self.writes = exporters.writes(exporter)
+        self.export: Callable[..., object]
+        if exporters.is_own(exporter):
+            from otel_trading.drain.otlp_metrics import preferred
+
+            self.export = exporter.export
+            temporalities = preferred()
+            counted = exporter.wire_to(wire)
+        else:
+            from otel_trading.drain import metric_sdk
+
+            self.export = metric_sdk.exporting(exporter, resource)
+            temporalities = metric_sdk.preferred(exporter)
+            counted = count(name, exporter, wire)
+        self.counted: bool = counted  # its transport tells what it sends
+        self.stream = Stream(resource, *temporalities, explicit=explicit_wanted())
         self.ratio = 1.0  # of what is sent to what was estimated
         self.missed = False  # a piece of the present snapshot was not taken
 
@@ -60,17 +73,19 @@ class MetricExport:
     """
 
     def __init__(
-        self, found: Sequence[tuple[str, MetricExporter]], resource: Resource, allowance: Allowance, gathered: Gathered
+        self,
+        found: Sequence[tuple[str, exporters.Metrics]],
+        attributes: Mapping[str, Any],
+        allowance: Allowance,
+        gathered: Gathered,
     ) -> None:
         """Read the schedule from the environment; nothing runs before ``begin``.
 
-        Raises ConfigurationError for a variable that cannot be read.
+        ``attributes`` are the resource's.  Raises ConfigurationError for a variable that cannot be read.
         """
         self._wire = Wire()
-        self._targets = [
-            _Target(name, exporter, Stream(exporter, resource), count(name, exporter, self._wire))
-            for name, exporter in found
-        ]
+        resource = Resource(attributes)
+        self._targets = [_Target(name, exporter, resource, self._wire) for name, exporter in found]
         self._pieces: deque[_Piece] = deque()
         self._began = 0.0
         self._well = True
@@ -109,7 +124,7 @@ class MetricExport:
         for target in self._targets:
             data = target.stream.data(found, snapshot["start_unix_ns"], snapshot["unix_ns"])
             size = estimated(data)
-            if size * target.ratio <= most or exporters.writes(target.exporter):
+            if size * target.ratio <= most or target.writes:
                 self._pieces.append(_Piece(target, data, size, last=True, whole=True))
                 continue
             parts = list(divided(data, max(most, 1.0) / target.ratio))
@@ -128,12 +143,10 @@ class MetricExport:
             piece = self._pieces.popleft()
             target = piece.target
             self._wire.taken()
-            taken = exporters.took(
-                target.name, "metrics", target.exporter.export, piece.data, timeout_millis=self._timeout_ms
-            )
+            taken = exporters.took(target.name, "metrics", target.export, piece.data, timeout_millis=self._timeout_ms)
             self._well = self._well and taken
             self._told(piece, taken=taken)
-            if exporters.writes(target.exporter):
+            if target.writes:
                 self._allowance.spent(0, 1, metrics=True, exempt=called)
                 continue
             sent = self._wire.taken() if target.counted else round(piece.size)

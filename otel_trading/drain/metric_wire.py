@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry.sdk.metrics.export import MetricsData
-
 from otel_trading import faults
+from otel_trading.drain.metric_model import Gauge, Metric, MetricsData, ResourceMetrics, ScopeMetrics, Sum
 from otel_trading.drain.wire import GrpcWire, HttpTransport, unsent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from opentelemetry.sdk.metrics.export import Metric, MetricExporter, ResourceMetrics, ScopeMetrics
+    from opentelemetry.sdk.metrics.export import MetricExporter
 
+    from otel_trading.drain.metric_model import Data
     from otel_trading.drain.wire import Wire
 
 _HTTP = "opentelemetry.exporter.otlp.proto.http.metric_exporter"
@@ -124,16 +123,28 @@ def divided(data: MetricsData, most: float) -> Iterator[MetricsData]:
 def _parts(metric: Metric, most: float) -> Iterator[Metric]:
     points: list[Any] = []
     size = _METRIC_BYTES
-    data: Any = metric.data
-    for point in data.data_points:
+    for point in metric.data.data_points:
         more = _point_size(point)
         if points and size + more > most:
-            yield replace(metric, data=replace(data, data_points=points))
+            yield _part(metric, points)
             points, size = [], _METRIC_BYTES
         points.append(point)
         size += more
-    yield replace(metric, data=replace(data, data_points=points))
+    yield _part(metric, points)
+
+
+def _part(metric: Metric, points: list[Any]) -> Metric:
+    whole = metric.data
+    data: Data
+    if isinstance(whole, Gauge):
+        data = Gauge(points)
+    elif isinstance(whole, Sum):
+        data = Sum(points, whole.aggregation_temporality, whole.is_monotonic)
+    else:
+        data = type(whole)(points, whole.aggregation_temporality)
+    return Metric(metric.name, metric.description, metric.unit, data)
 
 
 def _request(resource: ResourceMetrics, scope: ScopeMetrics, metrics: list[Metric]) -> MetricsData:
-    return MetricsData([replace(resource, scope_metrics=[replace(scope, metrics=metrics)])])
+    scoped = ScopeMetrics(scope.scope, metrics, scope.schema_url)
+    return MetricsData([ResourceMetrics(resource.resource, [scoped], resource.schema_url)])

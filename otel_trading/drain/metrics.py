@@ -1,4 +1,4 @@
-"""Our metrics as the SDK's ``MetricsData``, for any push exporter.
+"""Our metrics as OpenTelemetry's data model has them, for any push exporter.
 
 Histograms stay exponential, at the scale at which they were recorded, however many buckets that takes.  Where
 ``OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION`` asks for explicit buckets by name, they have exact
@@ -13,36 +13,16 @@ import time
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from opentelemetry.sdk.metrics import Counter as SdkCounter
-from opentelemetry.sdk.metrics import Exemplar
-from opentelemetry.sdk.metrics import Histogram as SdkHistogram
-from opentelemetry.sdk.metrics.export import (
-    AggregationTemporality,
-    Buckets,
-    ExponentialHistogramDataPoint,
-    Gauge,
-    HistogramDataPoint,
-    Metric,
-    MetricsData,
-    NumberDataPoint,
-    ResourceMetrics,
-    ScopeMetrics,
-    Sum,
-)
-from opentelemetry.sdk.metrics.export import ExponentialHistogram as SdkExponentialHistogram
-from opentelemetry.sdk.metrics.export import Histogram as SdkExplicitHistogram
-
+from otel_trading.drain import metric_model as model
 from otel_trading.drain.buckets import classic_bounds
 from otel_trading.drain.histogram import ExponentialHistogram
+from otel_trading.drain.metric_model import AggregationTemporality, Metric, MetricsData, NumberDataPoint
+from otel_trading.drain.scopes import SCOPE
 from otel_trading.drain.series import COUNTER, GAUGE, HISTOGRAM
-from otel_trading.drain.spans import SCOPE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
-
-    from opentelemetry.sdk.metrics.export import DataT, MetricExporter
-    from opentelemetry.sdk.resources import Resource
 
     from otel_trading._native import ExemplarState
     from otel_trading.drain.series import Family, Point
@@ -52,16 +32,27 @@ if TYPE_CHECKING:
 _AGGREGATION = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION"
 
 
+def explicit_wanted() -> bool:
+    """Tell whether the standard variable asks for explicit buckets by name."""
+    return os.environ.get(_AGGREGATION, "").strip().lower() == "explicit_bucket_histogram"
+
+
 class Stream:
     """What one exporter is sent: its temporality, and for delta what it has been sent before."""
 
-    def __init__(self, exporter: MetricExporter, resource: Resource) -> None:
-        """Read the exporter's preference; cumulative where it has none."""
-        preferred = exporter._preferred_temporality or {}  # noqa: SLF001 - the SDK's readers read it so too
-        self._sums = preferred.get(SdkCounter, AggregationTemporality.CUMULATIVE)
-        self._histograms = preferred.get(SdkHistogram, AggregationTemporality.CUMULATIVE)
-        self._explicit = os.environ.get(_AGGREGATION, "").strip().lower() == "explicit_bucket_histogram"
+    def __init__(
+        self,
+        resource: model.Resource,
+        sums: AggregationTemporality = AggregationTemporality.CUMULATIVE,
+        histograms: AggregationTemporality = AggregationTemporality.CUMULATIVE,
+        *,
+        explicit: bool = False,
+    ) -> None:
+        """Take what all data is of, the temporalities, and whether histograms have explicit buckets."""
         self._resource = resource
+        self._sums = sums
+        self._histograms = histograms
+        self._explicit = explicit
         self._sent: dict[_Key, int | float | ExponentialHistogram] = {}
         self._sent_ns = 0
         self._ahead: dict[_Key, int] = {}  # of points whose last delta was taken when others' were not
@@ -78,8 +69,8 @@ class Stream:
             data = self._family(family, start_ns, now_ns)
             if data is not None:
                 metrics.append(Metric(family.name, family.description, family.unit, data))
-        scoped = ScopeMetrics(SCOPE, metrics, SCOPE.schema_url or "")
-        return MetricsData([ResourceMetrics(self._resource, [scoped], self._resource.schema_url)])
+        scoped = model.ScopeMetrics(SCOPE, metrics, SCOPE.schema_url)
+        return MetricsData([model.ResourceMetrics(self._resource, [scoped], self._resource.schema_url)])
 
     def taken(self) -> None:
         """Note that the exporter took what ``data`` returned last.
@@ -95,21 +86,21 @@ class Stream:
         for resource in piece.resource_metrics:
             for scope in resource.scope_metrics:
                 for metric in scope.metrics:
-                    kind = COUNTER if isinstance(metric.data, Sum) else HISTOGRAM
+                    kind = COUNTER if isinstance(metric.data, model.Sum) else HISTOGRAM
                     for point in metric.data.data_points:
-                        key = (metric.name, kind, frozenset((point.attributes or {}).items()))
+                        key = (metric.name, kind, frozenset(point.attributes.items()))
                         if key in self._offered:
                             self._sent[key] = self._offered[key]
                             self._ahead[key] = self._offered_ns
 
-    def _family(self, family: Family, start_ns: int, now_ns: int) -> DataT | None:
+    def _family(self, family: Family, start_ns: int, now_ns: int) -> model.Data | None:
         if family.kind == GAUGE:
             gauges = [
                 NumberDataPoint(point.attributes, start_ns, now_ns, point.value)
                 for point in family.points
                 if not isinstance(point.value, ExponentialHistogram)
             ]
-            return Gauge(gauges) if gauges else None
+            return model.Gauge(gauges) if gauges else None
         temporality = self._sums if family.kind == COUNTER else self._histograms
         delta = temporality == AggregationTemporality.DELTA
         all_since = (self._sent_ns or start_ns) if delta else start_ns
@@ -128,10 +119,10 @@ class Stream:
                 else:
                     histograms.append(_exponential(point, value, (since, now_ns), exemplars))
         if numbers:
-            return Sum(numbers, temporality, is_monotonic=True)
+            return model.Sum(numbers, temporality, is_monotonic=True)
         if histograms:
-            return SdkExponentialHistogram(histograms, temporality)
-        return SdkExplicitHistogram(explicit, temporality) if explicit else None
+            return model.ExponentialHistogram(histograms, temporality)
+        return model.Histogram(explicit, temporality) if explicit else None
 
     def _increase(self, family: Family, point: Point) -> int | float | ExponentialHistogram:
         key = _key(family, point)
@@ -155,9 +146,9 @@ def _key(family: Family, point: Point) -> _Key:
 
 
 def _exponential(
-    point: Point, histogram: ExponentialHistogram, interval: tuple[int, int], exemplars: list[Exemplar]
-) -> ExponentialHistogramDataPoint:
-    return ExponentialHistogramDataPoint(
+    point: Point, histogram: ExponentialHistogram, interval: tuple[int, int], exemplars: list[model.Exemplar]
+) -> model.ExponentialHistogramDataPoint:
+    return model.ExponentialHistogramDataPoint(
         attributes=point.attributes,
         start_time_unix_nano=interval[0],
         time_unix_nano=interval[1],
@@ -165,8 +156,8 @@ def _exponential(
         sum=histogram.sum,
         scale=histogram.scale,
         zero_count=histogram.zero_count,
-        positive=Buckets(histogram.positive.offset, histogram.positive.counts.tolist()),
-        negative=Buckets(histogram.negative.offset, histogram.negative.counts.tolist()),
+        positive=model.Buckets(histogram.positive.offset, histogram.positive.counts),
+        negative=model.Buckets(histogram.negative.offset, histogram.negative.counts),
         flags=0,
         min=_known(histogram.min),
         max=_known(histogram.max),
@@ -175,11 +166,11 @@ def _exponential(
 
 
 def _explicit(
-    point: Point, histogram: ExponentialHistogram, unit: str, interval: tuple[int, int], exemplars: list[Exemplar]
-) -> HistogramDataPoint:
+    point: Point, histogram: ExponentialHistogram, unit: str, interval: tuple[int, int], exemplars: list[model.Exemplar]
+) -> model.HistogramDataPoint:
     bounds = classic_bounds(unit)
     at_most = [0, *histogram.cumulative(bounds), histogram.count]
-    return HistogramDataPoint(
+    return model.HistogramDataPoint(
         attributes=point.attributes,
         start_time_unix_nano=interval[0],
         time_unix_nano=interval[1],
@@ -193,14 +184,13 @@ def _explicit(
     )
 
 
-def _known(value: float) -> float:
-    """Return None for a NaN: the field is optional in OTLP, and left out then, though the SDK types it as there."""
-    return None if math.isnan(value) else value  # type: ignore[return-value]
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
-def _exemplars(found: Sequence[ExemplarState], since_ns: int) -> list[Exemplar]:
+def _exemplars(found: Sequence[ExemplarState], since_ns: int) -> list[model.Exemplar]:
     return [
-        Exemplar({}, value, unix_ns, span_id=span_id or None, trace_id=trace_id or None)
+        model.Exemplar({}, value, unix_ns, span_id=span_id or None, trace_id=trace_id or None)
         for value, trace_id, span_id, unix_ns in found
         if unix_ns > since_ns
     ]

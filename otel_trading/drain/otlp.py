@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from opentelemetry.exporter.otlp.proto.common._internal import _encode_instrumentation_scope, _encode_resource
-from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
-from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans
-
+from otel_trading.drain import protobuf
 from otel_trading.drain.scopes import Scopes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import Protocol
 
-    from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import ReadableSpan
 
     from otel_trading._native import Batch
@@ -35,6 +30,9 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 4 << 20
 """Bytes of a request that every receiver takes: grpc's limit where nobody has set another."""
+
+MOST_REQUEST = 64 << 20
+"""Bytes of a request that the stock exporters send over http at most."""
 
 
 class Encoded(NamedTuple):
@@ -59,10 +57,10 @@ class UnfitError(Exception):
 class Encoder:
     """Makes requests that are byte for byte those of the stock exporter."""
 
-    def __init__(self, resource: Resource) -> None:
+    def __init__(self, attributes: Mapping[str, object], schema_url: str = "") -> None:
         """Encode the resource, once."""
-        self._resource = ResourceSpans(resource=_encode_resource(resource)).SerializeToString()
-        self._schema_url = ResourceSpans(schema_url=resource.schema_url).SerializeToString()
+        self._resource = protobuf.message(1, protobuf.attributes(1, attributes))
+        self._schema_url = protobuf.text(3, schema_url)
         self._scopes = Scopes()
         self._encoded: dict[str, tuple[bytes, bytes]] = {}
 
@@ -81,14 +79,17 @@ class Encoder:
                 self._encoded.clear()
             scope = self._scopes[text]
             known = self._encoded[text] = (
-                ScopeSpans(scope=_encode_instrumentation_scope(scope)).SerializeToString(),
-                ScopeSpans(schema_url=scope.schema_url or "").SerializeToString(),
+                protobuf.message(1, protobuf.scope(scope.name, scope.version, scope.attributes)),
+                protobuf.text(3, scope.schema_url or ""),
             )
         return known
 
 
 def pieces(spans: Sequence[ReadableSpan]) -> Iterator[Encoded]:
     """Encode spans in as many requests as it takes for each to be small enough, or to hold one span alone."""
+    # Rare: a batch that is twice as large as those before it.
+    from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+
     body = encode_spans(spans).SerializeToString()
     if len(body) <= MOST_BYTES or len(spans) == 1:
         yield Encoded(body, len(spans))
@@ -98,8 +99,6 @@ def pieces(spans: Sequence[ReadableSpan]) -> Iterator[Encoded]:
     yield from pieces(spans[middle:])
 
 
-def partial(response: ExportTraceServiceResponse, count: int) -> Sent:
-    """Return what a receiver's answer to a request of ``count`` spans says of them."""
-    said = response.partial_success
-    rejected = max(0, min(said.rejected_spans, count))
-    return Sent(taken=True, rejected=rejected, reason=said.error_message)
+def partial(rejected: int, reason: str, count: int) -> Sent:
+    """Return what a receiver says in its answer to a request of ``count`` spans."""
+    return Sent(taken=True, rejected=max(0, min(rejected, count)), reason=reason)

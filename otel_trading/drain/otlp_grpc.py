@@ -47,7 +47,10 @@ class GrpcSender:
         result = self._exporter._export(request)  # noqa: SLF001
         if getattr(result, "name", None) != "SUCCESS":
             return Sent(taken=False, reason=self._reason or "it reports a failure")
-        return Sent(taken=True) if self._answer is None else partial(self._answer, request.spans)
+        if self._answer is None:
+            return Sent(taken=True)
+        said = self._answer.partial_success
+        return partial(said.rejected_spans, said.error_message, request.spans)
 
     def give_up(self) -> None:
         """End a wait for the next try, now and from now on."""

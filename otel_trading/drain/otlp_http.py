@@ -1,13 +1,11 @@
-"""OTLP requests over http, by the stock exporter's client: its session, compression, headers, time limits, retries."""
+"""OTLP requests over http, by the stock exporters' client: its session, compression, headers, time limits, retries."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from opentelemetry.exporter.otlp.proto.http import trace_exporter
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
-
-from otel_trading.drain.otlp import Sent, UnfitError, partial
+from otel_trading.drain import protobuf
+from otel_trading.drain.otlp import MOST_REQUEST, Sent, partial
 from otel_trading.drain.plain_http import PlainTransport, plain
 from otel_trading.drain.wire import HttpTransport
 
@@ -16,27 +14,29 @@ if TYPE_CHECKING:
     from otel_trading.drain.otlp import Encoded
     from otel_trading.drain.wire import Wire
 
-_PARTS = ("_client", "_metrics", "_max_request_size", "_shutdown")
-_CLIENT_PARTS = ("export", "_transport", "_endpoint", "_shutdown_event")
-_TOO_LARGE: type[Exception] = getattr(trace_exporter, "RequestPayloadTooLargeError", ValueError)
-_STATUS = "http.response.status_code"
+
+class Outcome(NamedTuple):
+    """What became of a request, and for the exporter's own metrics what went wrong."""
+
+    sent: Sent
+    error: Exception | None = None
+    status: int | None = None
 
 
 class HttpSender:
     """Does what the stock exporter's ``export`` does, but for the encoding."""
 
-    def __init__(self, exporter: Any, wire: Wire) -> None:
-        """Look the exporter's parts up; ``wire`` is told what is sent.
+    def __init__(self, client: Any, wire: Wire, most: int = MOST_REQUEST) -> None:
+        """Take the client's transport's place; ``wire`` is told what is sent, no request of more than ``most`` bytes.
 
-        Raises UnfitError where they are not as expected.
+        Where plain http does, a transport of ours takes the stock one's place.
         """
-        _look(exporter)
-        self._exporter = exporter
-        client = self._exporter._client  # noqa: SLF001 - what was looked up just now
-        transport = plain(client._transport, client._endpoint)  # noqa: SLF001
+        transport = plain(client._transport, client._endpoint)  # noqa: SLF001 - private, and tested for
+        self._client = client
+        self._most = most
         self._plain = transport if isinstance(transport, PlainTransport) else None
         self._answers = _Answers(transport, wire)
-        self._exporter._client._transport = self._answers  # noqa: SLF001
+        client._transport = self._answers  # noqa: SLF001
 
     def send(self, request: Encoded, batch: Batch | None = None) -> Sent:
         """Send, and try again while the exporter's time allows it.
@@ -54,41 +54,29 @@ class HttpSender:
             plain.handed_over = plain.not_taken = None
 
     def _send(self, request: Encoded) -> Sent:
-        exporter = self._exporter
-        if exporter._shutdown:  # noqa: SLF001
-            return Sent(taken=False, reason="it is shut down")
-        most = exporter._max_request_size  # noqa: SLF001
-        with exporter._metrics.export_operation(request.spans) as told:  # noqa: SLF001 - the exporter's own metrics
-            if 0 < most < len(request.body):
-                reason = f"a request of {len(request.body)} bytes is larger than its limit of {most}"
-                told.error = _TOO_LARGE(reason)
-                return Sent(taken=False, reason=reason)
-            try:
-                result = exporter._client.export(request.body)  # noqa: SLF001
-                if result.success:
-                    return self._answers.of(request)
-            finally:
-                self._answers.last = None
-            told.error = result.error
-            if result.status_code is not None:
-                told.error_attrs = {_STATUS: result.status_code}
-            return Sent(taken=False, reason=_reason(result))
+        return self._export(request).sent
+
+    def _export(self, request: Encoded) -> Outcome:
+        if self._client._shutdown:  # noqa: SLF001
+            return Outcome(Sent(taken=False, reason="it is shut down"))
+        if 0 < self._most < len(request.body):
+            reason = f"a request of {len(request.body)} bytes is larger than its limit of {self._most}"
+            return Outcome(Sent(taken=False, reason=reason), self._too_large(reason))
+        try:
+            result = self._client.export(request.body)
+            if result.success:
+                return Outcome(self._answers.of(request))
+        finally:
+            self._answers.last = None
+        return Outcome(Sent(taken=False, reason=_reason(result)), result.error, result.status_code)
+
+    @staticmethod
+    def _too_large(reason: str) -> Exception:
+        return ValueError(reason)
 
     def give_up(self) -> None:
         """End a wait for the next try, now and from now on."""
-        self._exporter._client._shutdown_event.set()  # noqa: SLF001
-
-
-def _look(exporter: object) -> None:
-    if type(exporter) is not trace_exporter.OTLPSpanExporter:
-        message = f"{type(exporter).__qualname__} is not the stock exporter"
-        raise UnfitError(message)
-    client = getattr(exporter, "_client", None)
-    missing = [part for part in _PARTS if not hasattr(exporter, part)]
-    missing += [f"_client.{part}" for part in _CLIENT_PARTS if not hasattr(client, part)]
-    if missing:
-        message = f"it has no {', '.join(missing)}"
-        raise UnfitError(message)
+        self._client._shutdown_event.set()  # noqa: SLF001
 
 
 def _reason(result: Any) -> str:
@@ -109,6 +97,13 @@ class _Answers(HttpTransport):
     def of(self, request: Encoded) -> Sent:
         """Read the last answer; one that cannot be read is taken for a plain yes, as the stock exporter takes it."""
         try:
-            return partial(ExportTraceServiceResponse.FromString(self.last.content()), request.spans)
+            return _partial_success(self.last.content(), request.spans)
         except Exception:  # noqa: BLE001 - a proxy may answer anything
             return Sent(taken=True)
+
+
+def _partial_success(body: bytes, count: int) -> Sent:
+    """Read an ExportTraceServiceResponse.  Raises ValueError for what is none."""
+    said = protobuf.read(protobuf.bytes_of(protobuf.read(body), 1))
+    rejected = protobuf.whole_of(said, 1)
+    return partial(rejected - (1 << 64) if rejected >> 63 else rejected, protobuf.bytes_of(said, 2).decode(), count)

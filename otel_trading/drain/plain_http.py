@@ -24,6 +24,10 @@ _PIECE = 1 << 16
 _NO_BODY = (204, 304)
 
 
+USUAL_HEADERS = {"Accept-Encoding": "gzip, deflate", "Accept": "*/*", "Connection": "keep-alive"}
+"""What a session of ``requests`` sends with each request, but for its name."""
+
+
 class NotConnectedError(OSError):
     """No connection could be made: no byte has left."""
 
@@ -58,15 +62,18 @@ class PlainResult(BaseHTTPResult):
 class PlainTransport(BaseHTTPTransport):
     """Keeps one connection to one receiver open; for one thread, but for ``close``."""
 
-    def __init__(self, stock: Any, url: str) -> None:
-        """Take the stock transport's place for requests to ``url``; all others go to it."""
+    def __init__(self, url: str, usual: Mapping[str, str], stock: Any = None) -> None:
+        """Take the stock transport's place for requests to ``url``, each with the ``usual`` headers.
+
+        All others go to ``stock``; without one there are none.
+        """
         parts = urlsplit(url)
         self._stock = stock
         self._url = url
         self._address = (parts.hostname or "", parts.port or 80)
         self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._host = parts.netloc
-        self._usual = dict(stock._session.headers)  # noqa: SLF001 - looked up by `plain`
+        self._usual = dict(usual)
         self._connection: socket.socket | None = None
         self.handed_over: Callable[[], None] | None = None
         """Called when the kernel has all of a request: it arrives then, whatever becomes of this process."""
@@ -91,7 +98,7 @@ class PlainTransport(BaseHTTPTransport):
     def _sent(
         self, method: str, url: str, headers: dict[str, str] | None, timeout: float | None, data: bytes | None
     ) -> Any:
-        if method != "POST" or url != self._url:
+        if self._stock is not None and (method != "POST" or url != self._url):
             return self._stock.request(method, url, headers=headers, timeout=timeout, data=data)
         body = data or b""
         own = {"Content-Length": str(len(body))}
@@ -252,7 +259,7 @@ def plain(transport: Any, url: str) -> Any:
     as ``requests`` makes it.
     """
     parts = urlsplit(url)
-    if parts.scheme != "http" or "@" in parts.netloc or not parts.hostname:
+    if isinstance(transport, PlainTransport) or parts.scheme != "http" or "@" in parts.netloc or not parts.hostname:
         return transport
     import requests
     from opentelemetry.exporter.http.transport._requests import RequestsHTTPTransport
@@ -272,4 +279,4 @@ def plain(transport: Any, url: str) -> Any:
     )
     if not usual or requests.utils.get_environ_proxies(url) or requests.utils.get_netrc_auth(url):
         return transport
-    return PlainTransport(transport, url)
+    return PlainTransport(url, session.headers, transport)

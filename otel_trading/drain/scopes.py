@@ -1,15 +1,37 @@
-"""Instrumentation scopes: what the recorder keeps as JSON, as the SDK's objects."""
+"""Instrumentation scopes: what the recorder keeps as JSON, without the SDK (``sdk_scopes`` has its objects)."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
-
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from otel_trading._version import __version__
 
-SCOPE = InstrumentationScope("otel_trading", __version__)
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+
+class Scope:
+    """An instrumentation scope; ``schema_url`` is "" where there is none."""
+
+    __slots__ = ("attributes", "name", "schema_url", "version")
+
+    def __init__(
+        self,
+        name: str,
+        version: str | None = None,
+        schema_url: str | None = None,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Take the parts as they are."""
+        self.name = name
+        self.version = version
+        self.schema_url = schema_url or ""
+        self.attributes = attributes
+
+
+SCOPE = Scope("otel_trading", __version__)
 """The instrumentation scope of our own spans and metrics."""
 
 
@@ -20,9 +42,9 @@ class Scopes:
 
     def __init__(self) -> None:
         """Begin with our own."""
-        self._known: dict[str, InstrumentationScope] = {"": SCOPE}
+        self._known = {"": SCOPE}
 
-    def __getitem__(self, text: str) -> InstrumentationScope:
+    def __getitem__(self, text: str) -> Scope:
         """Return the scope of a JSON object with ``name``, ``version``, ``schema_url``, ``attributes``; "" is ours.
 
         Text that is no such object gives a scope without a name.
@@ -35,19 +57,20 @@ class Scopes:
         return known
 
 
-def _parsed(text: str) -> InstrumentationScope:
+def _parsed(text: str) -> Scope:
     try:
         found = json.loads(text)
     except ValueError:
         found = None
     if not isinstance(found, dict):
         found = {}
-    attributes: Any = found.get("attributes")
-    return InstrumentationScope(
+    attributes = found.get("attributes")
+    return Scope(
         str(found.get("name") or ""),
         _text(found.get("version")),
         _text(found.get("schema_url")),
-        attributes if isinstance(attributes, dict) else None,
+        # As in the SDK, an attribute has a name.
+        {key: value for key, value in attributes.items() if key} if isinstance(attributes, dict) else None,
     )
 
 

@@ -16,10 +16,8 @@ from otel_trading.drain.environment import milliseconds, whole
 from otel_trading.drain.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace.export import SpanExporter
+    from collections.abc import Mapping, Sequence
+    from typing import Any
 
     from otel_trading._native import Batch
     from otel_trading.drain.allowance import Allowance
@@ -43,23 +41,23 @@ class SpanExport:
 
     def __init__(
         self,
-        found: Sequence[tuple[str, SpanExporter]],
-        resource: Resource,
+        found: Sequence[tuple[str, exporters.Spans]],
+        attributes: Mapping[str, Any],
         capacity: int,
         block_bytes: int,
         allowance: Allowance,
     ) -> None:
         """Read the schedule from the environment; nothing runs before ``begin``.
 
-        ``capacity`` and ``block_bytes`` are those of ``core.keep``.  Raises ConfigurationError for a variable that
-        cannot be read.
+        ``attributes`` are the resource's; ``capacity`` and ``block_bytes`` are those of ``core.keep``.  Raises
+        ConfigurationError for a variable that cannot be read.
         """
         self._capacity = capacity
         self._block_bytes = block_bytes
         self._allowance = allowance
         self._delay = milliseconds("OTEL_BSP_SCHEDULE_DELAY", 1000.0)
         self._batch = whole(_BATCH_SIZE)
-        self._delivery = Delivery(found, resource, lambda: core.snapshot()["probes"])
+        self._delivery = Delivery(found, attributes, lambda: core.snapshot()["probes"])
         self._wire_bytes = _FIRST_GUESS  # of a span, on the wire
         self._held = False  # by the budget, at the last step
         # Guards what follows; held for no longer than a `take` or a `settle`.

@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util import BoundedList
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
-from otel_trading.drain.scopes import SCOPE, Scopes
+from otel_trading.drain.sdk_scopes import SCOPE, Scopes
 from otel_trading.drain.series import tier_name
 from otel_trading.segment import messages
 

@@ -12,7 +12,7 @@ PROVIDER = "OTEL_PYTHON_TRACER_PROVIDER"
 _NAME = "otel_trading"
 _HTTP, _GRPC = "http/protobuf", "grpc"
 _HTTP_PORT = 4318
-_POINTS = {_HTTP: "otlp_proto_http", _GRPC: "otlp_proto_grpc"}
+_PACKAGES = {_HTTP: "opentelemetry.exporter.otlp.proto.http", _GRPC: "opentelemetry.exporter.otlp.proto.grpc"}
 _SIGNALS = ("TRACES", "METRICS")
 
 
@@ -28,7 +28,7 @@ def put(settings: Settings) -> bool:
         return False
     ours = PROVIDER not in os.environ
     os.environ.setdefault(PROVIDER, _NAME)
-    installed = [protocol for protocol, point in _POINTS.items() if has_exporter("traces", point)]
+    installed = [protocol for protocol, package in _PACKAGES.items() if _is_there(package)]
     wanted = protocol_of_endpoint()
     chosen = wanted if wanted in installed else installed[0] if installed else None
     if chosen is not None:
@@ -67,8 +67,11 @@ def protocol_of_endpoint() -> str:
     return _HTTP if http else _GRPC
 
 
-def has_exporter(signal: str, name: str) -> bool:
-    """Tell whether an exporter of ``signal`` ("traces", "metrics", "logs") is installed under ``name``."""
-    from importlib.metadata import entry_points
+def _is_there(package: str) -> bool:
+    """Tell whether an exporter's package is installed, as its entry point would, and for a hundredth of the memory."""
+    from importlib.util import find_spec
 
-    return bool(entry_points(group=f"opentelemetry_{signal}_exporter", name=name))
+    try:
+        return find_spec(package) is not None
+    except ImportError:  # not even the packages around it
+        return False

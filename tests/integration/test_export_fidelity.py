@@ -11,7 +11,6 @@ pytest.importorskip("grpc", reason="the OTLP exporters are not installed (pip in
 
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace.export import SpanExporter
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 from otlp_receiver import OVER, Receiver, environment
@@ -103,7 +102,7 @@ def batch(segment: None) -> Batch:
 def test_encoded_is_what_the_stock_encoder_makes_of_the_converted(batch: Batch) -> None:
     """The request of the records equals that of the SDK's objects made of them, and has their scopes."""
     stock = encode_spans(Converter(RESOURCE, probes).convert(batch.states()))
-    body, count = Encoder(RESOURCE).encode(batch)
+    body, count = Encoder(RESOURCE.attributes, RESOURCE.schema_url).encode(batch)
     assert type(stock).FromString(body) == stock
     assert body == stock.SerializeToString()
     assert count == len(batch)
@@ -127,9 +126,9 @@ def test_requests_are_those_of_the_stock_exporter(
             del variables["OTEL_EXPORTER_OTLP_COMPRESSION"]  # the stock exporter refuses "none" there
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
-        ours, theirs = (exporters.load(["otlp"], exporters.TRACES, SpanExporter) for _ in range(2))
-        assert Delivery(ours, RESOURCE, probes).deliver(batch) == 0
-        stock = theirs[0][1].export(Converter(RESOURCE, probes).convert(batch.states()))
+        ours, theirs = (exporters.load(["otlp"], exporters.TRACES, stock=stock) for stock in (False, True))
+        assert Delivery(ours, RESOURCE.attributes, probes).deliver(batch) == 0
+        stock = theirs[0][1].export(Converter(Resource(RESOURCE.attributes), probes).convert(batch.states()))
         assert stock.name == "SUCCESS"
         for found in (ours, theirs):
             exporters.shut_down(found)
@@ -155,12 +154,12 @@ def test_several_exporters_get_the_same(batch: Batch, monkeypatch: pytest.Monkey
     with OVER["grpc"](first) as over_grpc, OVER["http/protobuf"](second) as over_http:
         for name, value in environment("grpc", over_grpc).items():
             monkeypatch.setenv(name, value)
-        found = exporters.load(["otlp_proto_grpc"], exporters.TRACES, SpanExporter)
+        found = exporters.load(["otlp_proto_grpc"], exporters.TRACES)
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", over_http)
-        found += exporters.load(["otlp_proto_http"], exporters.TRACES, SpanExporter)
+        found += exporters.load(["otlp_proto_http"], exporters.TRACES)
         memory = [InMemorySpanExporter(), InMemorySpanExporter()]
         found += [("one", memory[0]), ("two", memory[1])]
-        assert Delivery(found, RESOURCE, probes).deliver(batch) == 0
+        assert Delivery(found, RESOURCE.attributes, probes).deliver(batch) == 0
         finished = [one.get_finished_spans() for one in memory]
         exporters.shut_down(found)
     assert all(one is other for one, other in zip(*finished, strict=True))
@@ -177,8 +176,8 @@ def test_a_request_that_no_receiver_would_take_is_divided(segment: None, monkeyp
     with OVER["grpc"](receiver) as endpoint:
         for name, value in environment("grpc", endpoint).items():
             monkeypatch.setenv(name, value)
-        found = exporters.load(["otlp"], exporters.TRACES, SpanExporter)
-        delivery = Delivery(found, RESOURCE, probes)
+        found = exporters.load(["otlp"], exporters.TRACES)
+        delivery = Delivery(found, RESOURCE.attributes, probes)
         assert delivery.limit == 512
         probe = ot.probe("long")
         texts = {f"text {number}": "x" * 4_000 for number in range(16)}

@@ -10,12 +10,10 @@ from exporting import accounted, record, soon, totals
 
 pytest.importorskip("grpc", reason="the OTLP exporters are not installed (pip install otel-trading[otlp])")
 
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace.export import SpanExporter
 from otlp_receiver import OVER, Receiver, environment
 
 from otel_trading._backend import core
-from otel_trading.drain import exporters, otlp_grpc, otlp_http
+from otel_trading.drain import exporters, otlp_grpc, otlp_stock
 from otel_trading.drain.delivery import Delivery
 from otel_trading.drain.spans import Converter
 
@@ -58,11 +56,15 @@ def receiving(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.usefixtures("segment")
-def test_the_fast_path_is_taken(receiving: tuple[Receiver, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a stock exporter no SDK span is made."""
-    receiver, _ = receiving
-    found = exporters.load(["otlp"], exporters.TRACES, SpanExporter)
-    deliver = Delivery(found, Resource({}), list).deliver
+@pytest.mark.parametrize("stock", [False, True])
+def test_the_fast_path_is_taken(
+    receiving: tuple[Receiver, str], monkeypatch: pytest.MonkeyPatch, *, stock: bool
+) -> None:
+    """With a stock exporter no SDK span is made, and with one of our own, which there is for http, neither."""
+    receiver, protocol = receiving
+    found = exporters.load(["otlp"], exporters.TRACES, stock=stock)
+    assert exporters.is_own(found[0][1]) == (protocol != "grpc" and not stock)
+    deliver = Delivery(found, {}, list).deliver
     monkeypatch.setattr(Converter, "convert", lambda *_: pytest.fail("spans were converted"))
     core.keep(100)
     record(5)
@@ -82,13 +84,13 @@ def test_an_exporter_that_is_built_otherwise_gets_the_sdks_spans(
 ) -> None:
     """Spans still arrive; where a private part is not as expected, the log says once that it takes more."""
     receiver, protocol = receiving
-    module: Any = otlp_grpc if protocol == "grpc" else otlp_http
+    module: Any = otlp_grpc if protocol == "grpc" else otlp_stock
     if change == "a part is gone":
         monkeypatch.setattr(module, "_PARTS", (*module._PARTS, "_nonesuch"))
     else:
         stock = module.trace_exporter.OTLPSpanExporter
         monkeypatch.setattr(module.trace_exporter, "OTLPSpanExporter", type("Own", (stock,), {}))
-    running = start(export__traces="otlp")
+    running = start(export__traces="otlp", export__stock=True)
     for count in (5, 6):
         record(count)
         assert running.flush(soon())
@@ -118,13 +120,13 @@ def test_the_exporters_limit_of_a_request_holds(
 ) -> None:
     """A request beyond the http exporter's own limit is not sent, and the reason is said; grpc's has none."""
     receiver, protocol = receiving
-    found = exporters.load(["otlp"], exporters.TRACES, SpanExporter)
+    found = exporters.load(["otlp"], exporters.TRACES, stock=True)
     exporter: Any = found[0][1]
     exporter._max_request_size = 200
     core.keep(100)
     record(5)
     core.drain()
-    refused = Delivery(found, Resource({}), list).deliver(core.take(100))
+    refused = Delivery(found, {}, list).deliver(core.take(100))
     exporters.shut_down(found)
     if protocol == "grpc":
         assert (refused, len(receiver.spans())) == (0, 5)
@@ -134,11 +136,12 @@ def test_the_exporters_limit_of_a_request_holds(
 
 
 @pytest.mark.usefixtures("segment")
-def test_after_its_shutdown_nothing_is_sent(receiving: tuple[Receiver, str]) -> None:
+@pytest.mark.parametrize("stock", [False, True])
+def test_after_its_shutdown_nothing_is_sent(receiving: tuple[Receiver, str], *, stock: bool) -> None:
     """An exporter that is shut down refuses."""
     receiver, _ = receiving
-    found = exporters.load(["otlp"], exporters.TRACES, SpanExporter)
-    deliver = Delivery(found, Resource({}), list).deliver
+    found = exporters.load(["otlp"], exporters.TRACES, stock=stock)
+    deliver = Delivery(found, {}, list).deliver
     exporters.shut_down(found)
     core.keep(100)
     record(5)

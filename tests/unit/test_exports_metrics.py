@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from exporting import record, soon
+from otlp_receiver import METRICS, OVER, Receiver, attributes, environment
 
 from otel_trading._backend import core
 
@@ -65,3 +67,54 @@ def test_a_hanging_metric_exporter_cannot_hold_up_the_end(start: Callable[..., A
     assert not running.flush(time.monotonic() + 0.05)
     assert characters.entered.wait(20)
     assert not running.stop(time.monotonic() + 0.05)
+
+
+@pytest.mark.parametrize(("protocol", "stock"), [("http/protobuf", False), ("http/protobuf", True), ("grpc", True)])
+def test_our_own_exporter_sends_what_the_stock_ones_do(
+    protocol: str, start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, *, stock: bool
+) -> None:
+    """Deltas are of the interval, and the resource is there: by our own, and by those that get the SDK's objects."""
+    receiver = Receiver()
+    with OVER[protocol](receiver) as endpoint:
+        for name, value in environment(protocol, endpoint).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "delta")
+        running = start(export__metrics="otlp", export__stock=stock)
+        orders = core.Counter("orders", 1)
+        orders.add(2)
+        record(10)
+        assert running.flush(soon())
+        orders.add(3)
+        assert running.flush(soon())
+        assert running.stop(soon())
+    assert [metric.sum.data_points[0].as_int for metric in receiver.metrics("trading.orders")] == [2, 3]
+    (stages,) = receiver.metrics("trading.stage.duration")
+    assert stages.exponential_histogram.data_points[0].count == 10
+    sent = receiver.parsed(METRICS)[0].resource_metrics[0]
+    assert attributes(sent.resource) == {"service.name": "bot", "process.pid": 7}
+    assert sent.scope_metrics[0].scope.name == "otel_trading"
+
+
+@pytest.mark.parametrize("stock", [False, True])
+def test_what_is_sent_counts_for_the_budget(
+    start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, *, stock: bool
+) -> None:
+    """The bytes of the requests that left are told, those of their heads included, by both exporters."""
+    receiver = Receiver()
+    with OVER["http/protobuf"](receiver) as endpoint:
+        for name, value in environment("http/protobuf", endpoint).items():
+            monkeypatch.setenv(name, value)
+        running = start(export__metrics="otlp", export__stock=stock)
+        spent: list[int] = []
+        told = running._metrics._allowance.spent
+        monkeypatch.setattr(
+            running._metrics._allowance,
+            "spent",
+            lambda size, *rest, **way: (spent.append(size), told(size, *rest, **way)),
+        )
+        assert running.flush(soon())
+        assert running.stop(soon())
+    bodies = [len(body) for body in receiver.bodies(METRICS)]
+    assert len(bodies) == len(spent) == 2
+    for size, body in zip(spent, bodies, strict=True):
+        assert body < size < body + 600

@@ -17,7 +17,7 @@ pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="otel-tradi
 import requests
 from opentelemetry.exporter.http.transport._requests import RequestsHTTPTransport
 
-from otel_trading.drain.plain_http import NotConnectedError, PlainTransport, _is_over, plain
+from otel_trading.drain.plain_http import USUAL_HEADERS, NotConnectedError, PlainTransport, _is_over, plain
 from otel_trading.drain.wire import unsent
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def test_what_is_no_answer_is_an_error(answer: bytes) -> None:
 def test_garbage_gives_an_error_or_an_answer(noise: bytes) -> None:
     """Whatever a receiver says, a request ends with a result."""
     here, there = socket.socketpair()
-    ours = PlainTransport(RequestsHTTPTransport(), "http://localhost/")
+    ours = PlainTransport("http://localhost/", USUAL_HEADERS, RequestsHTTPTransport())
     ours._connection = here
     with there:
         there.sendall(b"HTTP/1.1 " + noise)
@@ -303,6 +303,6 @@ def test_a_session_of_the_programs_own_stays() -> None:
 def test_other_requests_go_to_the_stock_transport() -> None:
     """It is there for one kind of request."""
     with serving(OK) as server:
-        ours = PlainTransport(RequestsHTTPTransport(), "http://elsewhere/")
+        ours = PlainTransport("http://elsewhere/", USUAL_HEADERS, RequestsHTTPTransport())
         assert post(ours, server.url).status_code == 200
         ours._stock.close()

@@ -1,4 +1,4 @@
-"""Snapshots become the SDK's MetricsData: exponential histograms, temporality, exemplars."""
+"""Snapshots become MetricsData: exponential histograms, temporality, exemplars."""
 
 from __future__ import annotations
 
@@ -7,22 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
-from opentelemetry.sdk.metrics import Counter, Histogram
-from opentelemetry.sdk.metrics.export import (
-    AggregationTemporality,
-    ConsoleMetricExporter,
-    ExponentialHistogram,
-    Metric,
-    Sum,
-)
-from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.resources import Resource as SdkResource
 
 from otel_trading.drain.histogram import ExponentialHistogram as OurHistogram
-from otel_trading.drain.metrics import Stream
+from otel_trading.drain.metric_model import AggregationTemporality, ExponentialHistogram, Resource, Sum
+from otel_trading.drain.metric_sdk import to_sdk
+from otel_trading.drain.metrics import Stream, explicit_wanted
 from otel_trading.drain.series import COUNTER, GAUGE, HISTOGRAM, Family, Point
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.metrics.export import MetricsData
+    from opentelemetry.sdk.metrics.export import MetricsData as SdkMetricsData
+
+    from otel_trading.drain.metric_model import Metric, MetricsData
 
 RESOURCE = Resource({"service.name": "bot"})
 START = 1_800_000_000_000_000_000
@@ -31,12 +27,14 @@ DELTA = AggregationTemporality.DELTA
 CUMULATIVE = AggregationTemporality.CUMULATIVE
 
 
-def stream(temporality: AggregationTemporality | None = None) -> Stream:
-    """Return a stream for an exporter with that preference."""
-    preferred: dict[type, AggregationTemporality] | None = None
-    if temporality is not None:
-        preferred = {Counter: temporality, Histogram: temporality}
-    return Stream(ConsoleMetricExporter(preferred_temporality=preferred), RESOURCE)
+def stream(temporality: AggregationTemporality = CUMULATIVE, *, explicit: bool = False) -> Stream:
+    """Return a stream of that temporality."""
+    return Stream(RESOURCE, temporality, temporality, explicit=explicit)
+
+
+def of_sdk(data: MetricsData) -> SdkMetricsData:
+    """Return what stock exporters get."""
+    return to_sdk(data, SdkResource(RESOURCE.attributes))  # type: ignore[arg-type]
 
 
 def counter(value: float, **attributes: str) -> Family:
@@ -143,7 +141,7 @@ def test_delta_histograms_have_only_what_came_since() -> None:
     sent = point(of.data([durations([1.0, 8.0, 2.0, 16.0])], START, START + 2 * SECOND))
     assert (sent.count, sent.sum, sent.max, sent.min) == (2, 18.0, 16.0, None)
     assert sum(sent.positive.bucket_counts) == 2
-    encoded = encode_metrics(of.data([durations([1.0, 8.0, 2.0, 16.0])], START, START + 2 * SECOND))
+    encoded = encode_metrics(of_sdk(of.data([durations([1.0, 8.0, 2.0, 16.0])], START, START + 2 * SECOND)))
     wire = encoded.resource_metrics[0].scope_metrics[0].metrics[0].exponential_histogram.data_points[0]
     assert wire.HasField("max")
     assert not wire.HasField("min")
@@ -193,8 +191,10 @@ def test_exemplars_lead_to_their_traces() -> None:
 
 def test_explicit_buckets_where_they_are_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """The standard variable's explicit_bucket_histogram gives exact power-of-two buckets."""
+    assert not explicit_wanted()
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "explicit_bucket_histogram")
-    sent = point(stream().data([durations([2.0**-20, 1.0, 1.5, 100.0])], START, START + SECOND))
+    of = stream(explicit=explicit_wanted())
+    sent = point(of.data([durations([2.0**-20, 1.0, 1.5, 100.0])], START, START + SECOND))
     assert sent.explicit_bounds[0] == 2.0**-20
     assert sent.bucket_counts[0] == 1
     assert sent.bucket_counts[-1] == 1
@@ -207,6 +207,6 @@ def test_otlp_and_the_console_take_it(temporality: AggregationTemporality) -> No
     """What we make can be encoded as OTLP and shown as JSON."""
     of = stream(temporality)
     families = [counter(5, venue="gate"), durations([1.0, -1.0, 0.0], [(1.0, 1, 2, START + 1)])]
-    data = of.data(families, START, START + SECOND)
+    data = of_sdk(of.data(families, START, START + SECOND))
     assert len(encode_metrics(data).resource_metrics[0].scope_metrics[0].metrics) == 2
     assert '"trading.orders"' in data.to_json()

@@ -163,7 +163,7 @@ def test_the_bytes_are_the_stock_exporters(make_recorder: Callable[..., Recorder
     recorder = make_recorder(ring__arena_bytes=1 << 20, **{f"limits__{name}": limit for name, limit in limits.items()})
     core.keep(10_000, 1 << 24)
     provider = TracerProvider()
-    encoder = Encoder(RESOURCE)
+    encoder = Encoder(RESOURCE.attributes, RESOURCE.schema_url)
 
     @settings(deadline=None, max_examples=40, phases=[Phase.generate])  # to shrink such spans takes minutes
     @given(spans=st.lists(SPAN, min_size=1, max_size=6))
@@ -186,7 +186,7 @@ def test_an_empty_batch_is_an_empty_request(recorder: Recorder) -> None:
     """Nothing is encoded as nothing."""
     core.keep(10)
     batch = core.take(10)
-    assert Encoder(RESOURCE).encode(batch).body == stock(batch) == b""
+    assert Encoder(RESOURCE.attributes, RESOURCE.schema_url).encode(batch).body == stock(batch) == b""
     assert recorder.accounts()[1]["recorded"] == 0
 
 
@@ -200,7 +200,7 @@ def test_lengths_of_every_size(make_recorder: Callable[..., Recorder], size: int
         span.update_name("n" * size)
     core.drain()
     batch = core.take(10)
-    assert_same(Encoder(RESOURCE).encode(batch).body, stock(batch))
+    assert_same(Encoder(RESOURCE.attributes, RESOURCE.schema_url).encode(batch).body, stock(batch))
     batch.settle()
 
 
@@ -213,7 +213,7 @@ def test_interrupted_spans(recorder: Recorder) -> None:
     assert core.interrupt_open("exit", True) == 2
     core.drain()
     batch = core.take(10)
-    body = Encoder(RESOURCE).encode(batch).body
+    body = Encoder(RESOURCE.attributes, RESOURCE.schema_url).encode(batch).body
     assert_same(body, stock(batch))
     assert body.count(b"trading.interrupted") == 1
     batch.settle()
@@ -231,10 +231,10 @@ def test_a_segment_that_is_gone(make_recorder: Callable[..., Recorder]) -> None:
     batch.settle()
     ot.shutdown(1.0)
     with pytest.raises(RuntimeError, match=r"gone|closed"):
-        Encoder(RESOURCE).encode(batch)
+        Encoder(RESOURCE.attributes, RESOURCE.schema_url).encode(batch)
     make_recorder()
     with pytest.raises(RuntimeError, match=r"gone|closed"):
-        Encoder(RESOURCE).encode(batch)
+        Encoder(RESOURCE.attributes, RESOURCE.schema_url).encode(batch)
     with pytest.raises(RuntimeError, match=r"gone|closed"):
         batch.states()
     assert len(batch) == 1
@@ -266,7 +266,7 @@ def test_encoding_while_the_segment_closes(make_recorder: Callable[..., Recorder
     batch = core.take(8192)
     batch.settle()
     expected = stock(batch)
-    encoder = Encoder(RESOURCE)
+    encoder = Encoder(RESOURCE.attributes, RESOURCE.schema_url)
     begun, wrong = threading.Event(), []
 
     def encode() -> None:
