@@ -9,11 +9,13 @@ import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from conftest import SMALL
 
 import otel_trading as ot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from conftest import Recorder
 
@@ -172,21 +174,21 @@ def test_nothing_is_allocated(recorder: Recorder, form: Callable[[Iterator[None]
 
 
 @pytest.mark.usefixtures("quiet")
-def test_configure_and_shutdown_leave_nothing(make_recorder: Callable[..., Recorder]) -> None:
+def test_configure_and_shutdown_leave_nothing(tmp_path: Path) -> None:
     """Starting and ending the recorder again and again does not grow the process."""
 
     def cycle() -> None:
-        recorder = make_recorder()
+        ot.configure("test", tmp_path, SMALL)
         with PROBE.span(symbol="BTCUSDT"):
             pass
-        recorder.segment.close()
         ot.shutdown()
 
-    for _ in range(5):
+    for _ in range(10):
         cycle()
     gc.collect()
     before = sys.getallocatedblocks()
     for _ in range(50):
         cycle()
     gc.collect()
-    assert sys.getallocatedblocks() - before < 50 * 40
+    # What coverage notes, and free lists, grow a little; a segment, a reader or a thread that is left is some 40 blocks.
+    assert sys.getallocatedblocks() - before < 50 * 10
