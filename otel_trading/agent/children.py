@@ -76,8 +76,9 @@ class Child:
         """Start it.  Raises OSError where the system lets no more processes be."""
         self.lean = lean
         self.running = False
-        self.leaving = False
+        self.leaves_by: float | None = None  # it was told to leave, and may take until then (of time.monotonic)
         self.buries = False  # it was told that the process has ended
+        self.killed = False
         self.began = time.monotonic()
         self._heard = heard
         self._asked: dict[int, tuple[float, Callable[[Any], None]]] = {}
@@ -91,6 +92,11 @@ class Child:
         finally:
             theirs.close()
         self.lines = Lines(ours, _MOST_IN, _MOST_OUT)
+
+    @property
+    def leaving(self) -> bool:
+        """Whether it was told to leave."""
+        return self.leaves_by is not None
 
     def tell(self, message: dict[str, Any]) -> None:
         """Tell it to do something.  One that does not listen is ended."""
@@ -125,6 +131,7 @@ class Child:
 
     def kill(self) -> None:
         """End it at once.  It is our child and not waited for yet, so the pid is its own."""
+        self.killed = True
         os.kill(self.pid, signal.SIGKILL)
 
     def wait(self) -> int:

@@ -162,8 +162,8 @@ def quota(values: Mapping[str, Any] | None) -> float:
     return float(told) * _MEGABYTE
 
 
-def record(path: str, end: End, before: Before | None = None) -> Death:
-    """Look into a death, end the open spans, and record ``process.death``.
+def record(path: str, end: End, before: Before | None = None, *, recorded: bool = False) -> Death:
+    """Look into a death, end the open spans, and record ``process.death`` (not where it is ``recorded`` already).
 
     To be called where the segment at ``path`` is adopted, and its process has ended; the caller exports then, and calls
     ``Death.keep``.  Never raises.  Takes some 10 ms, at most 0.3 s.
@@ -183,7 +183,7 @@ def record(path: str, end: End, before: Before | None = None) -> Death:
     try:
         core.inherit()
         death.interrupted = core.interrupt_open(end.text if not end.orderly else "the process has ended", True)
-        if not end.orderly:
+        if not end.orderly and not recorded:
             _tell(death)
     except Exception as error:  # noqa: BLE001 - the drain goes on with what there is
         faults.report("forensics.death", f"the death could not be recorded in {path}: {error!r}")

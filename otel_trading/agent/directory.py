@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _SETTLED_NS = 100_000_000  # ns after which a directory's time of change tells of every change since
 _GIVE_UP = 30.0  # seconds after which a file that is no segment is not looked at again, unless the directory changes
 _MOST_NAMES = 4096
+_SOON = 2.0  # seconds within which a file is made a segment, by who has made it
 
 
 class Directory:
@@ -24,9 +25,28 @@ class Directory:
         """Open it, made where it is not there.  Raises SegmentDirectoryError and SegmentSpaceError."""
         self.where = where
         self._fd = prepare_directory(where)
+        self._told_by = -1
         self._changed_ns = -1
         self._known: set[str] = set()
         self._unread: dict[str, float] = {}  # not published yet, or no segments: when they were first seen
+
+    def tell_changes(self) -> bool:
+        """Have the kernel send SIGIO, to be handled by then, when a file comes; False where it does not."""
+        import fcntl
+
+        try:
+            # Of its own: whoever closes a copy of the file descriptor (as listdir does) ends what it was asked for.
+            self._told_by = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._fd)
+            fcntl.fcntl(self._told_by, fcntl.F_NOTIFY, fcntl.DN_CREATE | fcntl.DN_RENAME | fcntl.DN_MULTISHOT)
+        except (AttributeError, OSError):  # a kernel or a file system without
+            return False
+        return True
+
+    @property
+    def expects(self) -> bool:
+        """Whether a file is there that its process is about to make a segment."""
+        now = time.monotonic()
+        return any(now - since < _SOON for since in self._unread.values())
 
     def look(self) -> list[FoundSegment]:
         """Give the segments that are new since the last look."""
@@ -70,3 +90,5 @@ class Directory:
     def close(self) -> None:
         """Let it go."""
         os.close(self._fd)
+        if self._told_by >= 0:
+            os.close(self._told_by)

@@ -39,6 +39,8 @@ MOST_IN = 65_536
 MOST_OUT = 32 << 20
 """Bytes: an exposition of thousands of series is some MB."""
 
+_LONGEST_ALERT = 5.0  # seconds that the end waits until the last alerts are out …
+_SHORTEST_ALERT = 0.5  # … and where the time for the rest is over
 _PATIENCE = 0.5  # seconds that the role is waited for
 _TICK = 1.0  # seconds between two looks at the budget's decisions
 _PROMETHEUS = "prometheus"
@@ -190,6 +192,7 @@ class DrainHost:
 
     def _leave(self, seconds: float, *, back: bool) -> None:
         """Let the segment go; ``back``: its process is to drain it again."""
+        deadline = time.monotonic() + seconds
         self._stop(seconds)
         quietly("end", core.let_go)
         self._release()
@@ -197,6 +200,7 @@ class DrainHost:
             quietly("end", give_back, self._path)
         self._leaving = True
         self._tell({"is": "left"})
+        _send_alerts(deadline)
 
     def _bury(self, message: Mapping[str, Any]) -> None:
         """Export what a process that has ended has left, tell how it died where it did, and put its segment away."""
@@ -232,6 +236,7 @@ class DrainHost:
         self._release()
         self._leaving = True
         self._tell({**told, "settled": settled})
+        _send_alerts(deadline)
 
     def _record_death(self, message: Mapping[str, Any]) -> Any:
         """Give what forensics makes of the end; None for an orderly one, and where forensics is switched off."""
@@ -246,8 +251,13 @@ class DrainHost:
         quietly("alerts", alerts.configure, self._settings)
         before = message.get("before")
         found = death.record(
-            self._path, End.unpack(message["end"]), before=None if before is None else Before.unpack(before)
+            self._path,
+            End.unpack(message["end"]),
+            before=None if before is None else Before.unpack(before),
+            recorded=message.get("recorded") is True,
         )
+        # Whoever comes after us, should we not come through, finds the span in the segment.
+        self._tell({"is": "recorded"})
         return None if found.orderly else found
 
     def _release(self) -> None:
@@ -309,7 +319,15 @@ def _kept(death: Any, settings: Settings) -> Any:
     try:
         return death.keep(settings)
     finally:
-        alerts.close(5.0)
+        alerts.close(_LONGEST_ALERT)
+
+
+def _send_alerts(deadline: float) -> None:
+    """Send what waits to be told, where there was an alert at all."""
+    if "otel_trading.alerts" in sys.modules:
+        from otel_trading import alerts
+
+        alerts.close(min(max(_SHORTEST_ALERT, deadline - time.monotonic()), _LONGEST_ALERT))
 
 
 def _seconds(message: Mapping[str, Any]) -> float:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 
+from otel_trading import _layout as at
 from otel_trading._backend import core
 from otel_trading.budget import decisions as texts
 from otel_trading.budget.policy import Policy
 from otel_trading.budget.readings import Readings
+from otel_trading.draining import quietly
 from otel_trading.errors import OtelTradingError
 from otel_trading.faults import report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from otel_trading.budget.decisions import Decision
     from otel_trading.config import Settings
 
-_MOST = 20  # decisions that are told at one look
+_MOST = 20  # decisions that are logged at one look; alerts are in any case
 
 
 class Governed:
@@ -56,23 +59,36 @@ class Governed:
                 policy.write({"exporter_memory": max(taken, 0)})
 
     def tell(self) -> None:
-        """Log the decisions since the last look."""
+        """Log the decisions since the last look, and raise the alerts among them."""
         number = self._readings.read().decisions
         if number <= self._told:
             return
-        first, self._told = max(self._told, number - _MOST), number
+        found = self._readings.decisions(self._told)
+        self._told = number
         import logging
 
-        from otel_trading.budget.herald import level_of
-
         logger = logging.getLogger("otel_trading.budget")
-        for decision in self._readings.decisions(first):
-            logger.log(level_of(decision), "%s: %s", os.path.basename(self._path), texts.sentence(decision))
+        for decision in found:
+            alert = decision.kind == at.DECISION_ALERT
+            if alert or decision.number >= number - _MOST:
+                sentence = texts.sentence(decision)
+                logger.log(texts.level_of(decision), "%s: %s", os.path.basename(self._path), sentence)
+            if alert:
+                self._alert(decision)
+
+    def _alert(self, decision: Decision) -> None:
+        from otel_trading import alerts
+        from otel_trading.segment.files import find
+
+        alerts.configure(self._settings)
+        segment = find(self._path)
+        texts.raise_alert(decision, segment.service if segment is not None else None)
 
     def stop(self) -> None:
-        """Stop the governor, and let the directory go; who is last in it removes what is shared."""
+        """Stop the governor, tell what it decided last, let the directory go; the last one removes what is shared."""
         if self.active:
             core.govern_stop()
+            quietly("decisions", self.tell)
         self._readings.close()
         fd, self._directory = self._directory, -1
         if fd >= 0:

@@ -120,6 +120,11 @@ def beat() -> None:
     _notifier().beat()
 
 
+def period() -> float | None:
+    """Seconds between two beats, at most; None: none are wanted."""
+    return _notifier().period
+
+
 def stopping() -> None:
     """Tell that it is about to end."""
     _notifier().send("STOPPING=1")

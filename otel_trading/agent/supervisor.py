@@ -29,9 +29,11 @@ if TYPE_CHECKING:
     from otel_trading.config import Settings
     from otel_trading.segment import FoundSegment
 
-PERIOD = 0.25
+PERIOD = 0.5
 """Seconds between two looks at the directory …"""
-_PERIOD_EMERGENCY = 1.0  # … and where a program is in EMERGENCY
+_PERIOD_EMERGENCY = 1.0  # … where a program is in EMERGENCY …
+_PERIOD_BLIND = 0.25  # … and where the kernel does not tell of new files
+_SOON = 0.02  # seconds between two looks where there is something new
 _PATIENCE = 3.0  # seconds that the agent before us may take to end
 _PROMETHEUS = "prometheus"
 _FIRST_IDLE = 15.0  # seconds, at least, for the first program to come: it may take a while to start
@@ -63,6 +65,7 @@ class Supervisor:
         self._web: Web | None = None
         self._watchdog: Attendant | None = None
         self._wakeup: tuple[int, int] | None = None
+        self._changed = False  # the directory, since it was looked at
 
     # ---- what segments and servers need ----
 
@@ -163,6 +166,7 @@ class Supervisor:
         signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._told_to_stop)
+        signal.signal(signal.SIGIO, self._told_of_change)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
 
         def woken() -> None:
@@ -173,17 +177,23 @@ class Supervisor:
     def _told_to_stop(self, *_: object) -> None:
         self.stopping = True
 
+    def _told_of_change(self, *_: object) -> None:
+        self._changed = True
+
     # ---- the loop ----
 
     def _loop(self, directory: Directory) -> None:
-        due, ready = 0.0, False
+        period = self._period(told=directory.tell_changes())
+        last, ready = 0.0, False
         while not self.stopping:
-            for key, _ in self._selector.select(max(0.0, due - time.monotonic())):
+            now = time.monotonic()
+            due = self._due(directory, last, period)
+            for key, _ in self._selector.select(max(0.0, due - now)):
                 key.data()
             now = time.monotonic()
             if now < due:
                 continue
-            due = now + (_PERIOD_EMERGENCY if self.mode == at.MODE_EMERGENCY else PERIOD)
+            last, self._changed = now, False
             self._turn(directory, now)
             if not ready and not self.once:
                 ready = True
@@ -192,6 +202,20 @@ class Supervisor:
             if directory.gone:
                 self.say(f"{self.where} was removed")
                 return
+
+    def _period(self, *, told: bool) -> float:
+        """Give the seconds between two looks: as many as those who wait for our heartbeat bear."""
+        late = self.settings.values["watchdog.late"]
+        assert isinstance(late, float)  # noqa: S101  the configuration's type
+        return min(PERIOD if told else _PERIOD_BLIND, late / 3.0, notify.period() or PERIOD)
+
+    def _due(self, directory: Directory, last: float, period: float) -> float:
+        """Give when the next look is due."""
+        if self._changed or directory.expects:
+            return last + _SOON
+        wanted = [last + (max(period, _PERIOD_EMERGENCY) if self.mode == at.MODE_EMERGENCY else period)]
+        wanted += [segment.due for segment in self.segments.values() if segment.due > last]
+        return min(wanted)
 
     def _turn(self, directory: Directory, now: float) -> None:
         for found in directory.look():
@@ -208,7 +232,7 @@ class Supervisor:
         self._beat(at.AGENT_RUNNING)
         if self._watchdog is not None:
             self._watchdog.check()
-        if self.segments:
+        if any(not (one.aside and one.ended) for one in self.segments.values()):
             self._busy_at = now
         elif self.once or (self._idle is not None and now - self._busy_at >= self._idle):
             self.stopping = True

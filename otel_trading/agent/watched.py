@@ -44,6 +44,7 @@ _FIRST_RETRY, _LONGEST_RETRY = 0.1, 60.0  # seconds
 _SOON = 0.05  # seconds until somebody who is on his way out may have let the role go
 _STARTING = 30.0  # seconds that a drain host may take to begin
 _HUNG = 6.0  # seconds without a pass of the drain
+_ENDING = 10.0  # seconds that a drain host may take to leave, besides those for the export: report, archive, alerts
 _LEAN_AFTER, _FULL_AFTER = 2.0, 1.0  # seconds that a mode has to last before the host is replaced for it
 _REFRESH = 1.0  # seconds between two looks at the process's control groups
 
@@ -65,6 +66,7 @@ class Watched:
         self._agent = agent
         self._end: dict[str, Any] | None = None
         self._end_known = False
+        self._recorded = False  # its death is a span in the segment already
         self._buried = False
         self._giving = False
         self._retry = 0.0
@@ -132,9 +134,12 @@ class Watched:
 
     def tick(self, now: float) -> None:
         """Look, and do what is to be done."""
+        page = self._look()
         if self.child is not None:
             self.child.expire(now)
-        page = self._look()
+            if now > self._deadline(self.child) and not self.child.killed:
+                self._agent.say(f"the drain host of {self.name} hangs: it is ended, and started again")
+                self.child.kill()
         if page is None:
             self._file_is_gone()
             return
@@ -185,14 +190,7 @@ class Watched:
             if not self._giving:
                 self._start(now, lean=self._wants_lean(now))
             return
-        if self.child.leaving:
-            return
-        slowest = max(_HUNG, 3.0 * self._agent.settings.drain_period)
-        since = max(self.child.began, self._passes_at)
-        if now - since > (slowest if self.child.running else _STARTING):
-            self._agent.say(f"the drain host of {self.name} hangs: it is ended, and started again")
-            self.child.kill()
-        elif self.child.running and self._wants_lean(now) != self.child.lean:
+        if self.child.running and not self.child.leaving and self._wants_lean(now) != self.child.lean:
             self._send_away(1.0, back=False)
 
     def _attend_to_the_ended(self, now: float) -> None:
@@ -204,11 +202,28 @@ class Watched:
                 self._start(now, lean=False)
         elif child.running and not child.leaving:
             self._learn_end()
-            child.leaving = child.buries = True
-            message: dict[str, Any] = {"do": "dead", "seconds": self._agent.settings.shutdown_timeout, "end": self._end}
+            seconds = self._agent.settings.shutdown_timeout
+            child.buries = True
+            child.leaves_by = now + seconds + _ENDING
+            message: dict[str, Any] = {"do": "dead", "seconds": seconds, "end": self._end}
+            if self._recorded:
+                message["recorded"] = True
             if self._before is not None:
                 message["before"] = self._before.pack()
             child.tell(message)
+
+    def _deadline(self, child: Child) -> float:
+        """Give when it hangs, if it has neither gone on nor ended until then."""
+        if child.leaves_by is not None:
+            return child.leaves_by
+        if not child.running:
+            return child.began + _STARTING
+        return max(child.began, self._passes_at) + max(_HUNG, 3.0 * self._agent.settings.drain_period)
+
+    @property
+    def due(self) -> float:
+        """When a drain host is to be started, of ``time.monotonic``; 0 where none is wanted, or the time is over."""
+        return self._retry if self.child is None and not self.aside else 0.0
 
     def _wants_lean(self, now: float) -> bool:
         emergency = self.mode == at.MODE_EMERGENCY
@@ -249,7 +264,9 @@ class Watched:
             self._passes_at = time.monotonic()
             self.tick(self._passes_at)
         elif what == "left":
-            self.child.leaving = True
+            self.child.leaves_by = self.child.leaves_by or time.monotonic() + _ENDING
+        elif what == "recorded":
+            self._recorded = True
         elif what == "buried":
             self._buried = message.get("settled") is True
             self._end = None  # told
@@ -280,10 +297,13 @@ class Watched:
         self.tick(now)
 
     def _failed(self, now: float) -> None:
-        self._failures = [when for when in self._failures if now - when < _WITHIN] + [now]
+        # One that hangs may take longer than a minute to die three times.
+        within = max(_WITHIN, 4.0 * (self._agent.settings.shutdown_timeout + _ENDING))
+        self._failures = [when for when in self._failures if now - when < within] + [now]
         self._retry = now + _FIRST_RETRY * 4 ** (len(self._failures) - 1)
         if len(self._failures) >= _MOST_FAILURES and not self.aside:
             self.aside = True
+            self.done = self._agent.once  # which would wait for ever
             self._agent.alert(
                 "MonitoringSegmentSetAside",
                 "critical",
@@ -293,7 +313,7 @@ class Watched:
 
     def _send_away(self, seconds: float, *, back: bool) -> None:
         if self.child is not None and not self.child.leaving:
-            self.child.leaving = True
+            self.child.leaves_by = time.monotonic() + seconds + _ENDING
             self.child.tell({"do": "go", "seconds": seconds, "back": back})
 
     # ---- what others ask ----

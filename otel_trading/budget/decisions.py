@@ -1,4 +1,4 @@
-"""Decisions of a governor, and how each is said in a sentence.
+"""Decisions of a governor: how each is said in a sentence, how grave it is, and the alert that one of them is.
 
 Light enough for the trading process, where somebody has to tell of them.
 """
@@ -9,7 +9,7 @@ import struct
 from collections import namedtuple
 
 from otel_trading import _layout as at
-from otel_trading.budget.modes import BUDGETS, KINDS, MODES, REASONS, name_of
+from otel_trading.budget.modes import BUDGETS, EMERGENCY, KINDS, MODES, REASONS, STRESSED, name_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ else:
 _DECISION = struct.Struct("<QQ4dBBBBIQ")
 
 assert _DECISION.size == at.SIZE_DECISION  # noqa: S101  the two say the same, or nothing here is right
+
+_INFO, _WARNING, _ERROR, _CRITICAL = 20, 30, 40, 50  # as in the module logging, which may not be loaded
+_TROUBLE = {at.DECISION_VIOLATION: _WARNING, at.DECISION_ALERT: _CRITICAL, at.DECISION_FAILED: _ERROR}
 
 _FIRST_BUDGET = at.REASON_BUDGET_CPU
 _BUDGETS = (  # by OT_BUDGET_*: what it is, and the factor and the unit of a figure that people read
@@ -125,6 +128,26 @@ def sentence(decision: Decision) -> str:
         what = "exports wait" if decision.after else "exports go on"
     what = what.format(d=decision, before=_mode(decision.before), after=_mode(decision.after))
     return f"{what}: {_why(decision)}"
+
+
+def level_of(decision: Decision) -> int:
+    """Give the level of a decision's log record: INFO for what is milder, WARNING for what is given up."""
+    if decision.kind in _TROUBLE:
+        return _TROUBLE[decision.kind]
+    if decision.kind == at.DECISION_MODE:
+        heavy = not decision.milder and decision.mode in {STRESSED, EMERGENCY}
+        return _WARNING if heavy else _INFO
+    return _INFO if decision.milder else _WARNING
+
+
+def raise_alert(decision: Decision, service: str | None) -> None:
+    """Raise the alert that a decision of kind DECISION_ALERT is, of that service; it has to be in the log already."""
+    from otel_trading import alerts
+
+    labels = {"service": service} if service else {}
+    figures = {"violations": decision.figure, "borne": decision.limit, "unix_ns": decision.unix_ns}
+    alert = alerts.Alert("MonitoringBudgetExceeded", alerts.CRITICAL, sentence(decision), labels, figures)
+    alerts.raise_alert(alert, logged=True)
 
 
 def _mode(number: float) -> str:

@@ -15,8 +15,7 @@ from otel_trading import _layout as at
 from otel_trading import market, probes
 from otel_trading._backend import core
 from otel_trading._real_threads import real_threading
-from otel_trading.budget.decisions import Decision, decision_of, sentence
-from otel_trading.budget.modes import EMERGENCY, STRESSED
+from otel_trading.budget.decisions import Decision, decision_of, level_of, raise_alert, sentence
 from otel_trading.faults import report
 from otel_trading.segment.control import Control
 from otel_trading.segment.pages import Page
@@ -38,8 +37,7 @@ _AFTER_TROUBLE = 0.1  # seconds
 _STEP = 0.02  # seconds between two attempts to wake the thread at its end
 _WORDS = at.SIZE_DECISION // 8
 
-_INFO, _WARNING, _ERROR, _CRITICAL = 20, 30, 40, 50  # as in the module logging, which may not be loaded
-_TROUBLE = {at.DECISION_VIOLATION: _WARNING, at.DECISION_ALERT: _CRITICAL, at.DECISION_FAILED: _ERROR}
+_CRITICAL = 50  # as in the module logging, which may not be loaded
 
 _counters: dict[tuple[str, str], Counter] = {}
 
@@ -246,16 +244,6 @@ def _record(decision: Decision) -> None:
     span.finish()
 
 
-def level_of(decision: Decision) -> int:
-    """Give the level of a decision's log record: INFO for what is milder, WARNING for what is given up."""
-    if decision.kind in _TROUBLE:
-        return _TROUBLE[decision.kind]
-    if decision.kind == at.DECISION_MODE:
-        heavy = not decision.milder and decision.mode in {STRESSED, EMERGENCY}
-        return _WARNING if heavy else _INFO
-    return _INFO if decision.milder else _WARNING
-
-
 def _log(decision: Decision) -> None:
     level = level_of(decision)
     # A program that has not set logging up is not to be told of each step, but it is of an alert.
@@ -269,11 +257,7 @@ def _log(decision: Decision) -> None:
 
 
 def _alert(decision: Decision) -> None:
-    from otel_trading import alerts
     from otel_trading.lifecycle import settings
 
     asked = settings()
-    labels = {"service": asked.service} if asked is not None and asked.service else {}
-    figures = {"violations": decision.figure, "borne": decision.limit, "unix_ns": decision.unix_ns}
-    alert = alerts.Alert("MonitoringBudgetExceeded", alerts.CRITICAL, sentence(decision), labels, figures)
-    alerts.raise_alert(alert, logged=True)
+    raise_alert(decision, asked.service if asked is not None else None)

@@ -51,6 +51,37 @@ def test_a_killed_program(stage: Scene, host: str) -> None:
     assert len(stage.received("process.death")) == 1
 
 
+@pytest.mark.parametrize("when", ["before the end", "after the export"])
+def test_a_drain_host_that_hangs_when_its_process_has_died(stage: Scene, when: str) -> None:
+    """It is ended, and another one does what is left to do: nothing is missing, nothing comes twice."""
+    config = stage.base / "config.yaml"
+    config.write_text(config.read_text().replace("shutdown: {timeout: 5}", "shutdown: {timeout: 0.5}"))
+    stage.agent()
+    program = stage.program(20)
+    assert stage.hear(program) == "written"
+    stage.await_all()
+    stage.tell(program, OPEN)
+    host = stage.segment(program.pid)["drain_host"]
+
+    def stop() -> None:
+        os.kill(host, signal.SIGSTOP)
+        stage.receiver.before = bool
+
+    if when == "before the end":
+        stop()
+    else:
+        stage.receiver.before = stop
+    stage.end(program, signal.SIGKILL)
+    wait_until(lambda: stage.status()["died"] == 1, 60.0)
+    stage.await_all()
+    assert not os.path.exists(f"/proc/{host}")
+    assert stage.status()["restarts"] == 1
+    assert len(stage.received("open")) == len(stage.received("process.death")) == 1
+    assert stage.status()["deaths"][0]["report"] is not None
+    assert stage.segments() == []
+    assert "hangs: it is ended" in stage.said()
+
+
 def test_an_orderly_end_is_no_death(stage: Scene) -> None:
     """A program that ends by itself is drained, and that is all."""
     stage.agent()

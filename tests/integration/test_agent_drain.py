@@ -383,11 +383,12 @@ def test_run_starts_one_agent(stage: Scene) -> None:
         assert not systemd.keys() & {entry.partition("=")[0] for entry in environment.read().split("\0")}
     wait_until(lambda: len(stage.received()) == 2)
     assert {one["pid"] for one in stage.status()["segments"]} == {program.pid for program in programs}
+    assert stage.status()["pid"] == pid
     for program in programs:
         program.communicate("\n")
         assert program.returncode == 0
+    # The second one may have come late, and wait for a moment whether it is wanted after the first.
     wait_until(lambda: not files.is_running(str(stage.directory)))
-    assert files.words(str(stage.directory)).pid == pid
     assert stage.segments() == []
     assert "drains the segments" in (stage.base / "state" / "otel-trading" / "agent.log").read_text()
 

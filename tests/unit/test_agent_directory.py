@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import shutil
+import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from conftest import wait_until
 from segment_image import Image, write
 
 from otel_trading import _layout as at
@@ -74,6 +78,49 @@ def test_one_that_is_not_published_yet(where: Path, directory: Directory) -> Non
     path.write_bytes(bytes(Image(pid=os.getpid(), created_ns=1).bytes))
     assert os.stat(where).st_mtime_ns == old
     assert names(directory) == ["a.seg"]
+
+
+def test_the_kernel_tells_of_new_files(where: Path, directory: Directory) -> None:
+    """A signal for each file that comes; one that is not published yet is expected to be, for a while."""
+    told: list[int] = []
+    before = signal.signal(signal.SIGIO, lambda number, _: told.append(number))
+    try:
+        assert directory.tell_changes()
+        path = write(where / "a.seg", Image(pid=os.getpid(), created_ns=1, version=0))
+        wait_until(lambda: told)
+        assert names(directory) == []
+        assert directory.expects
+        told.clear()
+        path.write_bytes(bytes(Image(pid=os.getpid(), created_ns=1).bytes))
+        assert names(directory) == ["a.seg"]
+        assert not directory.expects
+        write(where / "b.seg", Image(pid=os.getpid(), created_ns=2))
+        wait_until(lambda: told)
+        assert names(directory) == ["b.seg"]
+    finally:
+        signal.signal(signal.SIGIO, before)
+
+
+def test_where_the_kernel_does_not_tell(directory: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says so, and looks as before."""
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.EINVAL, "no such thing")
+
+    monkeypatch.setattr(fcntl, "fcntl", refused)
+    assert not directory.tell_changes()
+    assert names(directory) == []
+
+
+def test_what_is_no_segment_is_not_expected_for_ever(
+    where: Path, directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a moment it is looked at with the others."""
+    (where / "text.seg").write_text("no segment")
+    assert names(directory) == []
+    assert directory.expects
+    monkeypatch.setattr(subject, "_SOON", -1.0)
+    assert not directory.expects
 
 
 def test_what_is_no_segment_is_given_up(where: Path, directory: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
