@@ -292,6 +292,7 @@ def main() -> int:
     arguments = parser.parse_args()
     names = arguments.only.split(",")
     results: dict[str, list[str]] = {name: [] for name in names}
+    began = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(arguments.jobs) as pool:
         runs = [(name, number) for number in range(arguments.runs) for name in names]
 
@@ -301,6 +302,8 @@ def main() -> int:
             results[name].append("not allowed" if told is None else told.verdict.cause)
             if told is not None and told.verdict.cause != TROUBLES[name].cause:
                 sys.stderr.write(f"{name} {number} {told.end} {told.verdict}\n")
+            if name == names[-1]:
+                sys.stderr.write(f"{number + 1} of {arguments.runs} runs, {time.monotonic() - began:.0f} s\n")
 
         list(pool.map(one, runs))
     failed = False
@@ -313,6 +316,7 @@ def main() -> int:
         state = "FAILED" if bad else "ok" if tried else "not allowed here"
         sys.stdout.write(f"{name:12} {TROUBLES[name].cause:24} {right}/{len(tried)} right, {wrong} wrong  {state}\n")
     if arguments.json:
+        Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
         Path(arguments.json).write_text(json.dumps(results, indent=1), encoding="utf-8")
     return 1 if failed else 0
 

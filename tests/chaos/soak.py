@@ -7,9 +7,13 @@ import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from killing import environment, running_agent
 from otlp_receiver import Receiver, over_http
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # 10,000 updates of market data and 1,000 orders a second, each with its spans; with a pause the rate holds on average.
 PROGRAM = """
@@ -54,7 +58,9 @@ def _tree(pid: int) -> list[int]:
     return found
 
 
-def memory_over_time(directory: Path, host: str, seconds: int) -> list[tuple[float, float]]:
+def memory_over_time(
+    directory: Path, host: str, seconds: int, progress: Callable[[str], None]
+) -> list[tuple[float, float]]:
     """Run it; gives (seconds since the beginning, bytes of the program and its agent), ten times a second at most."""
     segments = directory / "segments"
     segments.mkdir(mode=0o700)
@@ -81,6 +87,7 @@ def memory_over_time(directory: Path, host: str, seconds: int) -> list[tuple[flo
                 continue
             samples.append((time.monotonic() - began, float(now)))
             receiver.requests.clear()
+            progress(f"soak, {host}: {samples[-1][0]:.0f} of {seconds} s, {samples[-1][1] / 1e6:.2f} MB")
             time.sleep(max(0.1, seconds / 2_000))
         assert program.returncode == 0
     return samples

@@ -53,13 +53,17 @@ ot.shutdown()
 
 
 def test_a_receiver_that_is_down(
-    tmp_path: Path, rounds: Callable[[int, int], int], figures: Callable[..., None]
+    tmp_path: Path,
+    rounds: Callable[[int, int], int],
+    chosen: Callable[[float, float], float],
+    figures: Callable[..., None],
+    progress: Callable[[str], None],
 ) -> None:
     """At a steady load nothing grows, the accounts are exact, P0 is refused last, and exports go on by themselves."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1]
-    seconds, rate = rounds(6, 600), rounds(4_000, 13_000)
+    seconds, rate = rounds(6, 600), int(chosen(4_000, 13_000))
     with subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(seconds), str(rate), str(port)],
         env=uncovered(
@@ -82,6 +86,7 @@ def test_a_receiver_that_is_down(
             if "down" in told:
                 break
             resident.append(told["resident"])
+            progress(f"receiver down: {len(resident)} of {seconds} s, {resident[-1] / 1e6:.1f} MB")
         receiver = Receiver()
         with over_http(receiver, port):
             program.stdin.write("back\n")
@@ -112,11 +117,17 @@ def test_a_receiver_that_is_down(
 
 
 @pytest.mark.parametrize("host", ["embedded", "agent"])
-def test_soak(tmp_path: Path, host: str, rounds: Callable[[int, int], int], figures: Callable[..., None]) -> None:
+def test_soak(
+    tmp_path: Path,
+    host: str,
+    rounds: Callable[[int, int], int],
+    figures: Callable[..., None],
+    progress: Callable[[str], None],
+) -> None:
     """At the load of a trading program memory has no slope that differs from none."""
     from soak import memory_over_time, slope
 
-    samples = memory_over_time(tmp_path, host, rounds(10, 3_600))
+    samples = memory_over_time(tmp_path, host, rounds(10, 3_600), progress)
     rate, error = slope(samples)
     figures(f"soak, {host}", seconds=samples[-1][0], bytes_a_second=rate, standard_error=error)
     # What is left after the caches have filled: within two standard errors, or less than 100 kB an hour.
