@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 
 from otel_trading import _layout as at
+from otel_trading.segment.files import word
+from otel_trading.segment.rings import ring_headers
 
 _LARGEST = 256 << 20  # bytes of a segment that is copied
 _FEWEST = 8_192  # records; fewer are read as they are
@@ -21,10 +23,9 @@ def late_copy(fd: int, records: int) -> int | None:
     None where that is not worth it, or can not be.  Takes some 0.3 ms a megabyte.
     """
     size = os.fstat(fd).st_size
-    header = os.pread(fd, at.SIZE_HEADER, 0)
-    if size > _LARGEST or len(header) < at.SIZE_HEADER or not hasattr(os, "memfd_create"):
+    if size > _LARGEST or not hasattr(os, "memfd_create"):
         return None
-    begins = _begins(fd, header, size, records)
+    begins = _begins(fd, records)
     if not begins:
         return None
     copy = os.memfd_create("otel-trading-newest", os.MFD_CLOEXEC)
@@ -44,23 +45,12 @@ def late_copy(fd: int, records: int) -> int | None:
     return copy
 
 
-def _begins(fd: int, header: bytes, size: int, records: int) -> dict[int, int]:
+def _begins(fd: int, records: int) -> dict[int, int]:
     """Give {place in the file: number of the first record that is wanted} of the rings that hold many."""
-    rings = _word(header, at.OFF_HEADER_RINGS_OFFSET, 8)
     found = {}
-    for number in range(min(_word(header, at.OFF_HEADER_RING_COUNT, 4), at.MAX_RINGS)):
-        offset = rings + number * at.SIZE_RING
-        if offset > size - at.SIZE_RING:
-            break
-        ring = os.pread(fd, at.SIZE_RING, offset)
-        if len(ring) < at.SIZE_RING:
-            break
-        head, capacity = _word(ring, at.OFF_RING_HEAD, 8), _word(ring, at.OFF_RING_CAPACITY, 4)
-        first = max(head - records, _word(ring, at.OFF_RING_RESIZED, 8))
+    for offset, ring in ring_headers(fd):
+        head, capacity = word(ring, at.OFF_RING_HEAD, 8), word(ring, at.OFF_RING_CAPACITY, 4)
+        first = max(head - records, word(ring, at.OFF_RING_RESIZED, 8))
         if min(head, capacity) > max(_FEWEST, 2 * records) and first <= head:
             found[offset + at.OFF_RING_RESIZED] = first
     return found
-
-
-def _word(data: bytes, offset: int, size: int) -> int:
-    return int.from_bytes(data[offset : offset + size], "little")

@@ -6,6 +6,8 @@ import os
 import struct
 
 from otel_trading import _layout as at
+from otel_trading.segment.files import word
+from otel_trading.segment.rings import ring_headers
 
 _MOST_SLOTS = 200_000  # that are looked at, of all rings
 _BATCH = 4_096
@@ -18,34 +20,19 @@ def threads_of(fd: int) -> dict[int, int]:
     The file is not believed: what is nowhere in it is left out.
     """
     size = os.fstat(fd).st_size
-    header = os.pread(fd, at.SIZE_HEADER, 0)
-    if len(header) < at.SIZE_HEADER:
-        return {}
-    rings = _word(header, at.OFF_HEADER_RINGS_OFFSET, 8)
-    count = min(_word(header, at.OFF_HEADER_RING_COUNT, 4), at.MAX_RINGS)
     found: dict[int, int] = {}
     left = _MOST_SLOTS
-    for number in range(count):
-        offset = rings + number * at.SIZE_RING
-        if offset > size - at.SIZE_RING:
-            break
-        ring = os.pread(fd, at.SIZE_RING, offset)
-        if len(ring) < at.SIZE_RING:
-            break
-        thread = _word(ring, at.OFF_RING_THREAD_ID, 8)
+    for _, ring in ring_headers(fd):
+        thread = word(ring, at.OFF_RING_THREAD_ID, 8)
         for place, capacity in (
-            (_word(ring, at.OFF_RING_SLOTS_OFFSET, 8), _word(ring, at.OFF_RING_CAPACITY, 4)),
-            (_word(ring, at.OFF_RING_OPEN_OFFSET, 8), _word(ring, at.OFF_RING_OPEN_CAPACITY, 4)),
+            (word(ring, at.OFF_RING_SLOTS_OFFSET, 8), word(ring, at.OFF_RING_CAPACITY, 4)),
+            (word(ring, at.OFF_RING_OPEN_OFFSET, 8), word(ring, at.OFF_RING_OPEN_CAPACITY, 4)),
         ):
             taken = min(capacity, max(0, size - place) // at.SIZE_SLOT, left)
             left -= taken
             _collect(fd, place, taken, thread, found)
     found.pop(0, None)
     return found
-
-
-def _word(data: bytes, offset: int, size: int) -> int:
-    return int.from_bytes(data[offset : offset + size], "little")
 
 
 def _collect(fd: int, place: int, count: int, thread: int, found: dict[int, int]) -> None:
