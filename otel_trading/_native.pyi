@@ -355,6 +355,14 @@ def kept() -> int:
 class Batch:
     """Spans that ``take`` handed over; they count as pending until ``settle``."""
 
+    def hand_over(self, fd: int, rest: bytes, timeout: float, /) -> None:
+        """Send ``rest``, the last byte of the request that they are in, to a socket, and mark them as sent.
+
+        A process that is killed meanwhile leaves word in the segment whether the kernel has it: what can be missed is
+        the time between the kernel's taking it and the next store.  Raises OSError, with them unmarked; TimeoutError
+        after ``timeout`` seconds without room.
+        """
+
     def sent(self) -> None:
         """Mark them as handed to the kernel whole: a drain that takes over from now on does not send them again."""
     def unsent(self) -> None:

@@ -1,15 +1,23 @@
 #include "batch.h"
 
+#include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "bucket.h"
+#include "clock.h"
 #include "names.h"
 #include "otlp.h"
 #include "probe.h"
 #include "progress.h"
 #include "spanstate.h"
 #include "tracestate.h"
+
+#ifndef MSG_NOSIGNAL /* where there is none, Python ignores SIGPIPE */
+#define MSG_NOSIGNAL 0
+#endif
 
 #define MOST (1U << 24) /* of one batch */
 #define UNSEEN UINT16_MAX
@@ -194,12 +202,11 @@ publish(uint64_t rings)
     }
 }
 
-/* Tell of all of them that they are sent, or that they are not. */
+/* Tell of all of them that they are sent, or that they are not; with the drain's lock held. */
 static void
 tell(ot_batch *b, unsigned mark)
 {
     uint64_t rings = 0;
-    ot_drain_lock();
     for (uint32_t i = 0; i < b->count && !b->settled && of_this_drain(b); i++) {
         struct ot_kept *k = &b->kept[i];
         if (k->told == mark)
@@ -209,21 +216,101 @@ tell(ot_batch *b, unsigned mark)
         rings |= 1ULL << k->ring;
     }
     publish(rings);
-    ot_drain_unlock();
 }
 
 static PyObject *
 batch_sent(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
+    ot_drain_lock();
     tell((ot_batch *)self, OT_MARK_SENT);
+    ot_drain_unlock();
     Py_RETURN_NONE;
+}
+
+/* With the drain's lock held. */
+static void
+offer(const ot_batch *b, bool offered)
+{
+    for (uint32_t i = 0; i < b->count; i++) {
+        if (b->kept[i].told == OT_MARK_NONE)
+            ot_progress_offer(b->kept[i].ring, b->kept[i].n, offered);
+    }
+}
+
+/* Send what the socket has room for, and tell in the segment when that is all of it; what send() gives, or an error's number
+ * below 0.  Between the kernel's taking it and the store that says so there is nothing but the way out of the call. */
+static ssize_t
+send_and_tell(ot_batch *b, int fd, const char *rest, size_t bytes)
+{
+    ssize_t sent;
+    ot_drain_lock();
+    Py_BEGIN_ALLOW_THREADS
+        bool ours = !b->settled && of_this_drain(b);
+        if (ours) {
+            OT_STORE_RELEASE(&ot_rec.control->handed, 0);
+            offer(b, true);
+            OT_FENCE_RELEASE();
+        }
+        sent = send(fd, rest, bytes, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (ours && sent == (ssize_t)bytes)
+            OT_STORE_RELEASE(&ot_rec.control->handed, 1);
+        sent = sent < 0 ? -errno : sent;
+        if (ours && sent == (ssize_t)bytes)
+            tell(b, OT_MARK_SENT);
+        else if (ours)
+            offer(b, false);
+        ot_drain_unlock();
+    Py_END_ALLOW_THREADS
+    return sent;
+}
+
+/* The same, waiting for room; 0, or an error's number. */
+static int
+hand_over(ot_batch *b, int fd, const char *rest, size_t bytes, int64_t deadline_ns)
+{
+    for (;;) {
+        ssize_t sent = send_and_tell(b, fd, rest, bytes);
+        if (sent == (ssize_t)bytes)
+            return 0;
+        if (sent < 0 && sent != -EAGAIN && sent != -EWOULDBLOCK && sent != -EINTR)
+            return (int)-sent;
+        rest += sent > 0 ? sent : 0;
+        bytes -= sent > 0 ? (size_t)sent : 0;
+        int64_t left_ms = (deadline_ns - (int64_t)ot_nanoseconds(CLOCK_MONOTONIC)) / 1000000;
+        if (left_ms <= 0)
+            return ETIMEDOUT;
+        struct pollfd room = {.fd = fd, .events = POLLOUT};
+        Py_BEGIN_ALLOW_THREADS
+            poll(&room, 1, left_ms < 1000 ? (int)left_ms : 1000);
+        Py_END_ALLOW_THREADS
+    }
+}
+
+static PyObject *
+batch_hand_over(PyObject *self, PyObject *args)
+{
+    int fd, error;
+    double timeout;
+    Py_buffer rest;
+    if (!PyArg_ParseTuple(args, "iy*d:hand_over", &fd, &rest, &timeout))
+        return NULL;
+    timeout = timeout > 0.0 ? (timeout < 1e6 ? timeout : 1e6) : 0.0;
+    int64_t deadline_ns = (int64_t)ot_nanoseconds(CLOCK_MONOTONIC) + (int64_t)(timeout * 1e9);
+    error = hand_over((ot_batch *)self, fd, rest.buf, (size_t)rest.len, deadline_ns);
+    PyBuffer_Release(&rest);
+    if (error == 0)
+        Py_RETURN_NONE;
+    errno = error;
+    return PyErr_SetFromErrno(PyExc_OSError);
 }
 
 /* The receiver would not have them now: they are whoever's turn it is again. */
 static PyObject *
 batch_unsent(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
+    ot_drain_lock();
     tell((ot_batch *)self, OT_MARK_NONE);
+    ot_drain_unlock();
     Py_RETURN_NONE;
 }
 
@@ -273,13 +360,10 @@ batch_settle(PyObject *self, PyObject *args)
 }
 
 static PyMethodDef batch_methods[] = {
-    {"sent", batch_sent, METH_NOARGS, NULL},
-    {"unsent", batch_unsent, METH_NOARGS, NULL},
-    {"settle", batch_settle, METH_VARARGS, NULL},
-    {"states", batch_states, METH_NOARGS, NULL},
-    {"scopes", batch_scopes, METH_NOARGS, NULL},
-    {"otlp", ot_batch_otlp, METH_VARARGS, NULL},
-    {NULL, NULL, 0, NULL},
+    {"hand_over", batch_hand_over, METH_VARARGS, NULL}, {"sent", batch_sent, METH_NOARGS, NULL},
+    {"unsent", batch_unsent, METH_NOARGS, NULL},        {"settle", batch_settle, METH_VARARGS, NULL},
+    {"states", batch_states, METH_NOARGS, NULL},        {"scopes", batch_scopes, METH_NOARGS, NULL},
+    {"otlp", ot_batch_otlp, METH_VARARGS, NULL},        {NULL, NULL, 0, NULL},
 };
 
 static PyGetSetDef batch_getset[] = {

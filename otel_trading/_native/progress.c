@@ -6,7 +6,9 @@
  *      there; after that the new one.
  *   3. A mark is stored only for records below the published `done` + capacity.  So the byte of record n is taken by record
  *      n + capacity only after n is counted in a side that is in force.
- *   4. A span that was handed to the kernel is marked when the kernel has it; a drain that takes over counts it as exported.
+ *   4. Before the last byte of a request is sent its spans are marked as offered, and control.handed is 0; it is 1 in the next
+ *      store after the kernel has taken that byte; then they are marked as sent.  A drain that takes over counts those that are
+ *      sent, or offered and handed, as exported, and decides on all others again.
  *   5. A ring that has another size: its marks are cleared, then a side is published that begins at `resized` or later.  A side
  *      that begins before says that the marks are of another size, and of no use.
  *
@@ -121,7 +123,31 @@ ot_progress_settle(uint32_t ring, uint64_t n, unsigned tier, unsigned before, un
     ot_progress_count(&p->counts, mark, tier, 1);
 }
 
+void
+ot_progress_offer(uint32_t ring, uint64_t n, bool offered)
+{
+    struct ot_settling *p = &ot_settlings[ring];
+    if (p->marks != NULL && n >= p->done)
+        ot_progress_put(p, n, offered ? OT_MARK_OFFERED : OT_MARK_NONE);
+}
+
 /* ---- taking over ---- */
+
+/* Was it offered, and neither sent nor taken back? */
+static bool
+is_offered(const struct ot_settling *p, uint64_t n)
+{
+    return OT_LOAD(&p->marks[n & p->mask]) == (OT_MARK_OFFERED | ((n >> p->shift) & 31) << OT_MARK_BITS);
+}
+
+/* What the drain before has told of a record. */
+static unsigned
+left_mark(const struct ot_settling *p, uint64_t n)
+{
+    if (!is_offered(p, n))
+        return ot_progress_mark(p, n);
+    return OT_LOAD_ACQUIRE(&ot_rec.control->handed) ? OT_MARK_SENT : OT_MARK_NONE;
+}
 
 bool
 ot_progress_look(const struct ot_writer *w, uint64_t *head, uint64_t recorded[OT_TIERS], uint64_t *values)
@@ -184,7 +210,7 @@ read_ring(uint32_t ring, uint64_t head, const struct ot_settling *p, struct ot_f
     found->until = found->until > found->begin ? found->until : found->begin;
     for (uint64_t n = found->begin; n < head; n++) {
         struct ot_slot s;
-        unsigned mark = n < found->until && p->marks != NULL ? ot_progress_mark(p, n) : OT_MARK_NONE;
+        unsigned mark = n < found->until && p->marks != NULL ? left_mark(p, n) : OT_MARK_NONE;
         bool there = ot_slot_copy(&w->slots[n & w->mask], n, &s);
         unsigned tier = there ? tier_of(&s) : OT_NO_TIER;
         if (p->told != NULL)
@@ -215,10 +241,15 @@ ot_progress_read(uint32_t ring, uint64_t head, struct ot_found *found)
     read_ring(ring, head, &p, found, &side, &counts);
 }
 
-/* Clear marks that are told of other records: of 32 laps ago, or of a ring of another size. */
+/* Clear marks that are told of other records: of 32 laps ago, or of a ring of another size.  What was offered is told for good:
+ * control.handed is the next request's. */
 static void
 clear(struct ot_settling *p, const struct ot_found *found)
 {
+    for (uint64_t n = found->begin; n < found->until; n++) {
+        if (is_offered(p, n))
+            ot_progress_put(p, n, left_mark(p, n));
+    }
     for (uint64_t n = found->until; n < found->begin + p->mask + 1; n++) {
         if (found->stale || ot_progress_mark(p, n) != OT_MARK_NONE)
             OT_STORE(&p->marks[n & p->mask], 0);

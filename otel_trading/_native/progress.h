@@ -60,6 +60,8 @@ void ot_progress_count(struct ot_fates *counts, unsigned mark, unsigned tier, ui
 void ot_progress_advance(struct ot_settling *p);
 /* A span that was handed over before: `before` is what was told of it then, OT_MARK_NONE or OT_MARK_SENT. */
 void ot_progress_settle(uint32_t ring, uint64_t n, unsigned tier, unsigned before, unsigned mark);
+/* A span is in a request whose last byte is sent next (`offered`), or is not after all: a mark for who takes over, and nothing else. */
+void ot_progress_offer(uint32_t ring, uint64_t n, bool offered);
 
 /* The mark of a record: 0 where it has none, or the mark is an older record's. */
 static inline unsigned

@@ -56,7 +56,8 @@ ring_settled(const ot_reader *r, uint32_t i, uint64_t *looks)
         bool marked[BATCH], all = true;
         uint8_t lap = (uint8_t)(n / ring.capacity) & 31;
         for (uint64_t k = 0; k < count; k++) {
-            marked[k] = marks[k] >> OT_MARK_BITS == lap && (marks[k] & ((1 << OT_MARK_BITS) - 1)) != OT_MARK_NONE;
+            unsigned kind = marks[k] & ((1 << OT_MARK_BITS) - 1);
+            marked[k] = marks[k] >> OT_MARK_BITS == lap && kind != OT_MARK_NONE && kind != OT_MARK_OFFERED;
             all = all && marked[k];
         }
         if (!all && !are_values(r, &ring, n, count, marked))

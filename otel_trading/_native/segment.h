@@ -213,6 +213,7 @@ enum {
     OT_MARK_SENT = 2,    /* handed to the kernel whole, no answer yet; a drain that takes over does not send it again */
     OT_MARK_EXPORTED = 3,
     OT_MARK_REFUSED = 4,
+    OT_MARK_OFFERED = 5, /* in a request whose last byte is about to be sent: ot_control.handed tells whether it was */
 };
 #define OT_MARK_BITS 3
 
@@ -367,7 +368,8 @@ struct ot_control {
     uint64_t host_now;      /* owner: drain; OT_HOST_*: who does, meaningless while drained_by is 0 */
     uint64_t drained_by;    /* owner: drain; its pid; 0 = nobody.  Only a hint: the role is the lock on the file */
     uint64_t can_take_back; /* owner: creator; 1: it began embedded, and has a thread that waits to be asked to drain */
-    uint64_t reserved[4];
+    uint64_t handed;        /* owner: drain; 1: the kernel has the request whose spans are OT_MARK_OFFERED (release) */
+    uint64_t reserved[3];
     uint64_t heartbeat;    /* owner: drain; ticks at the end of its last pass */
     uint64_t passes;       /* owner: drain */
     uint64_t drain_cpu_ns; /* owner: drain; CPU time of the drain's thread */

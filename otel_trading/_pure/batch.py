@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import select
+from errno import ETIMEDOUT
+from time import monotonic
+
 from otel_trading import _layout as at
 from otel_trading._pure import otlp, wire
 from otel_trading._pure.kept import place_of, state_of
+from otel_trading._pure.mapped import CONTROL
 from otel_trading._pure.passes import drain
 from otel_trading._pure.tracestate import with_threshold
 
@@ -21,10 +27,19 @@ if TYPE_CHECKING:
 
 
 _NONE = (0, 0, 0, 0)
+_HANDED = (CONTROL + at.OFF_CONTROL_HANDED) // 8
 
 
 def _four(counts: Sequence[int]) -> Tiers:
     return counts[0], counts[1], counts[2], counts[3]
+
+
+def _written(fd: int, rest: bytes) -> int:
+    """Write what there is room for; SIGPIPE is ignored by Python."""
+    try:
+        return os.write(fd, rest)
+    except (BlockingIOError, InterruptedError):
+        return 0
 
 
 class Batch:
@@ -61,6 +76,46 @@ class Batch:
         return len(self._kept)
 
     # ---- what becomes of them ----
+
+    def hand_over(self, fd: int, rest: bytes, timeout: float, /) -> None:
+        """Send ``rest``, the last byte of the request that they are in, to a socket, and mark them as sent.
+
+        A process that is killed meanwhile leaves word in the segment whether the kernel has it: what can be missed is
+        the time between the kernel's taking it and the next store.  Raises OSError, with them unmarked; TimeoutError
+        after ``timeout`` seconds without room.
+        """
+        deadline = monotonic() + timeout
+        while rest := rest[self._send(fd, rest) :]:
+            if monotonic() >= deadline:
+                raise TimeoutError(ETIMEDOUT, "the receiver takes no more")
+            room = select.poll()
+            room.register(fd, select.POLLOUT)
+            room.poll(min(1.0, max(0.001, deadline - monotonic())) * 1000)
+
+    def _send(self, fd: int, rest: bytes) -> int:
+        """Send what the socket has room for; where that is all of it, tell so in the segment."""
+        with drain.lock:
+            file = drain.file
+            ours = not self._settled and not self._sent and self._tenure == drain.tenure and file is self._file
+            if not ours or file is None:
+                return _written(fd, rest)
+            words = file.words
+            words[_HANDED] = 0
+            self._offer(offered=True)
+            sent = 0
+            try:
+                sent = _written(fd, rest)
+                words[_HANDED] = sent == len(rest)
+            finally:
+                if sent == len(rest):
+                    self._tell(sent=True)
+                else:
+                    self._offer(offered=False)
+            return sent
+
+    def _offer(self, *, offered: bool) -> None:
+        for kept in self._kept:
+            kept[7].offer(place_of(kept)[0], offered=offered)
 
     def sent(self) -> None:
         """Mark them as handed to the kernel whole: a drain that takes over from now on does not send them again."""

@@ -94,11 +94,26 @@ class Progress:
         )
         return words[base + _DONE + side], exported, sampled_out, refused
 
-    def stored_marks(self, first: int, count: int) -> list[int]:
-        """Give OT_MARK_* of records that lie one after another, as they are in the file."""
+    def offer(self, number: int, *, offered: bool) -> None:
+        """Mark a span as in a request whose last byte is sent next, or as not in it after all."""
+        if number >= self.done:
+            place = self._marks + (number & self.capacity - 1)
+            kind = at.MARK_OFFERED if offered else at.MARK_NONE
+            self._map[place] = (number >> self.bits) % _LAPS << at.MARK_BITS | kind
+
+    def stored_marks(self, first: int, count: int, *, handed: bool) -> list[int]:
+        """Give OT_MARK_* of records that lie one after another, as they are in the file.
+
+        What the drain before had offered is told for good: it was sent where the kernel has the request (``handed``).
+        """
         place = first & self.capacity - 1
         lap = (first >> self.bits) % _LAPS
-        marks = self._map[self._marks + place : self._marks + place + count]
+        start = self._marks + place
+        offered = lap << at.MARK_BITS | at.MARK_OFFERED
+        marks = self._map[start : start + count]
+        if offered in marks:
+            marks = marks.replace(bytes((offered,)), bytes((offered ^ at.MARK_OFFERED ^ at.MARK_SENT * handed,)))
+            self._map[start : start + count] = marks
         return [mark & KIND if mark >> at.MARK_BITS == lap and mark & KIND < GONE else at.MARK_NONE for mark in marks]
 
     def take_over(self, done: int, end: int) -> None:

@@ -16,6 +16,7 @@ _BATCH = 256  # slots fetched at once: 32 KiB
 _STATE = 8  # where `state` is in an unpacked slot
 _LAPS = 1 << (8 - at.MARK_BITS)
 _MARK = (1 << at.MARK_BITS) - 1
+_UNSETTLED = (at.MARK_NONE, at.MARK_OFFERED)
 
 
 def drained(file: SegmentFile) -> bool:
@@ -49,7 +50,7 @@ def _ring(file: SegmentFile, index: int, ring: Ring) -> bool:
             if slot[0] != (2 * (n + number) + 2) & WORD:
                 return False
             mark = marked[number]
-            is_marked = mark >> at.MARK_BITS == lap and mark & _MARK != at.MARK_NONE
+            is_marked = mark >> at.MARK_BITS == lap and mark & _MARK not in _UNSETTLED
             if slot[_STATE] != at.SLOT_VALUE and not is_marked:
                 return False
         n += count

@@ -7,6 +7,7 @@ from otel_trading._pure.aggregating import note, written_of
 from otel_trading._pure.copies import SLOT, copied
 from otel_trading._pure.cursors import DRAINED, SEEN
 from otel_trading._pure.deciding import BATCH, fill
+from otel_trading._pure.mapped import CONTROL
 from otel_trading._pure.progress import GONE, KIND, code_of
 from otel_trading._pure.traces import DROPPED, KEPT
 from otel_trading._pure.writer import FLAGS, HEAD, SPAN, STATE, TIER, VALUES_WRITTEN
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from otel_trading._pure.writer import Writer
 
 _RESIZED = at.OFF_RING_RESIZED // 8
+_HANDED = (CONTROL + at.OFF_CONTROL_HANDED) // 8
 _MARKED_KEPT = {at.MARK_SENT, at.MARK_EXPORTED, at.MARK_REFUSED}
 
 
@@ -97,7 +99,7 @@ def _look(drain: Drain, cursor: Cursor, copy: Copy, start: int, marked_to: int, 
     """Take in what is marked of some records; leaves the others in the copy, of those from ``start`` on."""
     progress = cursor.progress
     size = len(copy.lows)
-    marks = progress.stored_marks(copy.first, size)
+    marks = progress.stored_marks(copy.first, size, handed=bool(drain.file and drain.file.words[_HANDED]))
     past = max(0, marked_to - copy.first)
     marks[past:] = [at.MARK_NONE] * max(0, size - past)
     skipped = max(0, start - copy.first)

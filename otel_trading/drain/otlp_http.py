@@ -41,17 +41,17 @@ class HttpSender:
     def send(self, request: Encoded, batch: Batch | None = None) -> Sent:
         """Send, and try again while the exporter's time allows it.
 
-        ``batch`` is marked as sent while the kernel has the whole request and there is no answer but a yes; not where
-        the session of ``requests`` sends it.
+        ``batch`` is marked as sent with the request's last byte, as long as there is no answer but a yes; not where the
+        session of ``requests`` sends it.
         """
         plain = self._plain
         if plain is None or batch is None:
             return self._send(request)
-        plain.handed_over, plain.not_taken = batch.sent, getattr(batch, "unsent", None)
+        plain.hand_over, plain.not_taken = batch.hand_over, batch.unsent
         try:
             return self._send(request)
         finally:
-            plain.handed_over = plain.not_taken = None
+            plain.hand_over = plain.not_taken = None
 
     def _send(self, request: Encoded) -> Sent:
         return self._export(request).sent

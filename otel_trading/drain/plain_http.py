@@ -22,6 +22,7 @@ _MOST_HEAD = 1 << 16
 _MOST_BODY = 4 << 20
 _PIECE = 1 << 16
 _NO_BODY = (204, 304)
+_FOREVER = 86_400.0  # seconds
 
 
 USUAL_HEADERS = {"Accept-Encoding": "gzip, deflate", "Accept": "*/*", "Connection": "keep-alive"}
@@ -75,8 +76,11 @@ class PlainTransport(BaseHTTPTransport):
         self._host = parts.netloc
         self._usual = dict(usual)
         self._connection: socket.socket | None = None
-        self.handed_over: Callable[[], None] | None = None
-        """Called when the kernel has all of a request: it arrives then, whatever becomes of this process."""
+        self.hand_over: Callable[[int, bytes, float], None] | None = None
+        """Has the last byte of a request sent, to a file descriptor, within so many seconds, and notes that it was.
+
+        When the kernel has all of a request it arrives, whatever becomes of this process.
+        """
         self.not_taken: Callable[[], None] | None = None
         """Called when that request was answered with anything but a yes, or not at all: it may be sent again."""
 
@@ -113,9 +117,12 @@ class PlainTransport(BaseHTTPTransport):
                 + ["\r\n"]
             ).encode("latin-1")
             connection = self._connected(timeout)
-            connection.sendall(head + body)  # all of it is in the socket's buffer, or on its way, when this returns
-            if self.handed_over is not None:
-                self.handed_over()
+            whole = memoryview(head + body)
+            if self.hand_over is None:
+                connection.sendall(whole)
+            else:
+                connection.sendall(whole[:-1])
+                self.hand_over(connection.fileno(), bytes(whole[-1:]), _FOREVER if timeout is None else timeout)
             result, reusable = _answer(connection)
         except Exception as error:  # noqa: BLE001 - as the stock transport does: the result says it
             self.close()

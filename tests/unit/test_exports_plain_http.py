@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import socket
 import threading
 from contextlib import contextmanager
@@ -189,20 +190,30 @@ def test_garbage_gives_an_error_or_an_answer(noise: bytes) -> None:
     ours.close()
 
 
-def test_it_tells_when_the_kernel_has_the_whole_request() -> None:
-    """That is before the answer, and not where nobody took it."""
+def sending(told: list[Any], what: Any) -> Callable[[int, bytes, float], None]:
+    """Give what sends the rest of a request, and tells that it did."""
+
+    def send(fd: int, rest: bytes, _: float) -> None:
+        assert os.write(fd, rest) == len(rest) == 1
+        told.append(what() if callable(what) else what)
+
+    return send
+
+
+def test_the_last_byte_of_a_request_is_sent_by_who_notes_it() -> None:
+    """That is before the answer, and not where nobody took what was before."""
     with serving(OK, OK) as server:
         sender = transport(server.url)
         told: list[tuple[int, bool]] = []
-        sender.handed_over = lambda: told.append((len(server.answers), server.thread.is_alive()))
+        sender.hand_over = sending(told, lambda: (len(server.answers), server.thread.is_alive()))
         assert post(sender, server.url, b"x" * 8_000_000).status_code == 200
         assert len(told) == 1
-        sender.handed_over = None
+        sender.hand_over = None
         assert post(sender, server.url).status_code == 200
         assert len(told) == 1
         assert len(server.requests[0]) > 8_000_000
         sender.close()
-    sender.handed_over = lambda: told.append((0, False))
+    sender.hand_over = sending(told, (0, False))
     assert isinstance(post(sender, server.url).error, NotConnectedError)
     assert len(told) == 1
 
@@ -222,7 +233,7 @@ def test_it_tells_when_what_was_handed_over_was_not_taken(answer: bytes, taken: 
     with serving(answer) as server:
         sender = transport(server.url)
         told: list[str] = []
-        sender.handed_over, sender.not_taken = lambda: told.append("handed over"), lambda: told.append("not taken")
+        sender.hand_over, sender.not_taken = sending(told, "handed over"), lambda: told.append("not taken")
         post(sender, server.url)
         assert told == (["handed over"] if taken else ["handed over", "not taken"])
         sender.close()
@@ -235,7 +246,7 @@ def test_a_connection_that_the_receiver_has_closed_is_not_used_again(until: Call
         told: list[int] = []
         assert post(sender, server.url).status_code == 200
         until(lambda: _is_over(sender._connection))
-        sender.handed_over = lambda: told.append(1)
+        sender.hand_over = sending(told, 1)
         assert post(sender, server.url).status_code == 200
         assert (told, server.connections) == ([1], 2)
         sender.close()

@@ -100,7 +100,7 @@ class Settling(RuleBasedStateMachine):
         found = {at.MARK_EXPORTED: exported, at.MARK_DROPPED: sampled_out, at.MARK_REFUSED: refused}
         for number in range(max(done, len(self.fates) - self.capacity), len(self.fates)):
             kind, tier = self.fates[number]
-            (mark,) = after.stored_marks(number, 1)
+            (mark,) = after.stored_marks(number, 1, handed=False)
             mark = at.MARK_EXPORTED if mark == at.MARK_SENT else mark
             if kind != GONE and mark != at.MARK_NONE:
                 found[mark][tier] += 1
