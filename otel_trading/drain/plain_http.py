@@ -126,7 +126,7 @@ class PlainTransport(BaseHTTPTransport):
             result, reusable = _answer(connection)
         except Exception as error:  # noqa: BLE001 - as the stock transport does: the result says it
             self.close()
-            return PlainResult(error=error)
+            return PlainResult(error=_bare(error))
         if not reusable:
             self.close()
         return replace(result, sent=len(head) + len(body))
@@ -153,6 +153,19 @@ class PlainTransport(BaseHTTPTransport):
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+
+def _bare(error: Exception) -> Exception:
+    """Drop the frames that an error and those before it came through.
+
+    Callers keep the result, and with it their own frames: a cycle, which would hold the request and its batch, a
+    megabyte, until the next collection; that may be an hour away in a program that makes little garbage.
+    """
+    one: BaseException | None = error
+    while one is not None:
+        one.__traceback__ = None
+        one = one.__cause__ or one.__context__
+    return error
 
 
 def _is_over(connection: socket.socket) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import os
 import socket
@@ -250,6 +251,17 @@ def test_a_connection_that_the_receiver_has_closed_is_not_used_again(until: Call
         assert post(sender, server.url).status_code == 200
         assert (told, server.connections) == ([1], 2)
         sender.close()
+
+
+@pytest.mark.usefixtures("quiet")
+def test_a_request_that_fails_leaves_no_garbage() -> None:
+    """What it sent is let go at once, not at the next collection."""
+    with serving() as server:
+        url = server.url
+    sender = transport(url)
+    gc.collect()
+    assert isinstance(post(sender, url, b"x" * 1000).error, NotConnectedError)
+    assert gc.collect() == 0
 
 
 def test_nobody_there_is_an_error_of_which_nothing_was_sent() -> None:
