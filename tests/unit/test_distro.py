@@ -100,7 +100,7 @@ def test_the_protocol_of_an_endpoint(monkeypatch: pytest.MonkeyPatch, endpoint: 
 
 def test_without_an_exporter_none_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no OTLP exporter is installed, the default names none: a mistake would be made of a default."""
-    monkeypatch.setattr(defaults, "has_exporter", lambda _signal, _name: False)
+    monkeypatch.setattr(defaults, "_is_there", lambda _package: False)
     assert set(set_by_distro()) == {"OTEL_PYTHON_CONFIGURATOR", "OTEL_PYTHON_TRACER_PROVIDER"}
     monkeypatch.undo()
 
