@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from array import array
 from typing import TYPE_CHECKING, Any
@@ -140,8 +141,10 @@ def test_what_is_empty() -> None:
         assert encode(request(found)) == stock(request(found))
 
 
-def test_an_attribute_that_cannot_be_encoded_is_left_out() -> None:
+def test_an_attribute_that_cannot_be_encoded_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Numbers beyond 64 bits and half surrogate pairs are left out, the others stay."""
+    # The stock encoder logs each of them, and a log with half a surrogate pair can not be written.
+    monkeypatch.setattr(logging.getLogger("opentelemetry.exporter.otlp.proto.common._internal"), "disabled", True)
     bad = {"a": 1, "large": 1 << 64, "half": "\ud800", "\ud800": 1, "list": [1 << 64], "z": "last"}
     point = model.NumberDataPoint(bad, 0, 1, 1)
     made = request([model.Metric("a", "", "", model.Gauge([point]))], resource=bad)
