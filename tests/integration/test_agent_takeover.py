@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the agent needs Linux")
 
-HOLD = 2.0
+HOLD = 5.0  # seconds; a program that is held up for longer between two spans of a trace has it divided
 SPANS = 4  # a trace, by and by, over a third of a second
 
 # Hundreds of traces are under way at any moment.  Of each the last span tells whether the trace is kept for sure, as

@@ -139,7 +139,10 @@ def test_a_busy_program_keeps_to_the_network_budget(run_python: Callable[..., An
         environ.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", compression)
         account, said = run(run_python, "http/protobuf", endpoint, str(rate), "4", config, wait="3")
     spans = taken.spans()
-    assert account["exported"] == len(spans) == len({(span.trace_id, span.span_id) for span in spans})
+    assert len(spans) == len({(span.trace_id, span.span_id) for span in spans})
+    # On a machine that is busy with other things, too, the budget may tell of a mode after the program has counted.
+    later = sum(span.name == "monitoring.decision" for span in spans)
+    assert account["exported"] <= len(spans) <= account["exported"] + later
     assert account["pending"] == account["refused"] == account["overwritten"] == 0
     assert account["sampled_out"] > account["exported"] > 0
     of_trace = Counter(span.trace_id.hex() for span in spans)
