@@ -140,7 +140,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Take a request of either signal, and answer."""
-        content = self.rfile.read(int(self.headers["Content-Length"]))
+        size = int(self.headers["Content-Length"])
+        content = self.rfile.read(size)
+        if len(content) < size:  # whoever sent it was killed before its end: a receiver takes nothing of that
+            self.close_connection = True
+            return
         compression = self.headers.get("Content-Encoding", "")
         if compression:
             content = gzip.decompress(content) if compression == "gzip" else zlib.decompress(content)
