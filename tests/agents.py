@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from conftest import uncovered, wait_until
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as trace_service
 from otlp_receiver import OVER, Receiver, environment
@@ -220,3 +221,10 @@ def scene(base: Path, *, forensics: bool = False) -> Iterator[Scene]:
             yield made
         finally:
             made.close()
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Scene]:
+    """Give a directory, a receiver and no process yet."""
+    with scene(tmp_path) as made:
+        yield made

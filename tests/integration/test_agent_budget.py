@@ -6,23 +6,13 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
-from agents import Scene, scene
+from agents import Scene
+from agents import stage as stage  # noqa: PLC0414  a fixture
 from conftest import wait_until
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the agent needs Linux")
-
-
-@pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Scene]:
-    """Give a directory, a receiver and no process yet."""
-    with scene(tmp_path) as made:
-        yield made
 
 
 def test_a_budget_that_is_exceeded_is_an_alert(stage: Scene) -> None:

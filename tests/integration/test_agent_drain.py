@@ -14,23 +14,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 from agents import Scene, scene
+from agents import stage as stage  # noqa: PLC0414  a fixture
 from conftest import wait_until
 
 from otel_trading import _layout as at
 from otel_trading.agent import files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the agent needs Linux")
-
-
-@pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Scene]:
-    """Give a directory, a receiver and no process yet."""
-    with scene(tmp_path) as made:
-        yield made
 
 
 def test_an_agent_that_is_there_before(stage: Scene) -> None:

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from agents import Scene, scene
+from agents import Scene
+from agents import stage as stage  # noqa: PLC0414  a fixture
 from conftest import wait_until
 
 from otel_trading.segment import attach
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Iterator
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the agent needs Linux")
 
@@ -126,13 +126,6 @@ class Held:
             assert account["exported"] == by_name[name]
         plain = accounts[1]["recorded"] - len(wanted)
         assert 0.2 < (len(whole) - len(wanted)) / plain < 0.4
-
-
-@pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Scene]:
-    """Give a directory, a receiver and no process yet."""
-    with scene(tmp_path) as made:
-        yield made
 
 
 def test_sigkill_of_drain_hosts(stage: Scene) -> None:
